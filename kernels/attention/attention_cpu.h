@@ -1,0 +1,31 @@
+/* How the CPU backend cuts attention into tasks: the part that does not depend on the instruction set. */
+#ifndef TROUPE_KERNELS_ATTENTION_ATTENTION_CPU_H
+#define TROUPE_KERNELS_ATTENTION_ATTENTION_CPU_H
+
+#include "kernels/cpu_device.h"
+#include "kernels/kv/kv_cache.h"
+
+typedef struct {
+    const kern_attention_args *args;
+    const host_kv_cache       *cache;
+    cpu_device                *device;
+    uint32_t                   head_dim, group; /* heads that share a KV head */
+    uint32_t                   task_tokens;     /* the most tokens of a task */
+    uint32_t                   row_floats;      /* scratch of a row: largest score, total, padding to 16, sums */
+    uint32_t                   n_tasks;
+    uint64_t                   work;
+} attention_job;
+
+/* Tokens [token, token + n_tokens) of a sequence's rows, for the heads of one KV head. */
+typedef struct {
+    const kern_sequence *sequence;
+    uint32_t             token, n_tokens, kv_head;
+} attention_task;
+
+attention_job  attention_job_of(cpu_device *device, const kern_attention_args *args);
+attention_task attention_task_of(const attention_job *job, uint32_t index);
+
+/* Scratch of a worker for heads of head_dim, n_heads of them in the model. */
+size_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim);
+
+#endif

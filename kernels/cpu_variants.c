@@ -1,0 +1,91 @@
+/* Which variants of the CPU backend this machine can run: what the CPU has, and what the operating system saves of it.
+ */
+#include <string.h>
+
+#include "kernels/cpu_device.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+enum {
+    XSTATE_AVX    = 0x6,
+    XSTATE_AVX512 = 0xe6
+}; /* XCR0: SSE and AVX; those and opmask, upper halves, upper registers */
+
+/* Register state that the operating system switches between threads (Intel SDM vol. 1, 13.3). */
+static uint32_t saved_state(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static bool all_of(uint32_t word, uint32_t bits)
+{
+    return (word & bits) == bits;
+}
+
+static bool has_avx2(void)
+{
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !all_of(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C)) {
+        return false;
+    }
+    return all_of(saved_state(), XSTATE_AVX) && __get_cpuid_count(7, 0, &a, &b, &c, &d) && all_of(b, bit_AVX2);
+}
+
+static bool has_avx512(void)
+{
+    uint32_t a, b, c, d;
+    return has_avx2() && all_of(saved_state(), XSTATE_AVX512) && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           all_of(b, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL);
+}
+
+static bool has_avx512_vnni(void)
+{
+    uint32_t a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && all_of(c, bit_AVX512VNNI);
+}
+#endif
+
+static bool always(void)
+{
+    return true;
+}
+
+static const struct {
+    const char *name;
+    bool (*runs_here)(void);
+    const kern_backend *backend;
+} variants[] = {
+#if defined(__x86_64__)
+    {"avx512_vnni", has_avx512_vnni, &cpu_backend_avx512_vnni},
+    {"avx512", has_avx512, &cpu_backend_avx512},
+    {"avx2", has_avx2, &cpu_backend_avx2},
+#endif
+    {"portable", always, &cpu_backend_portable},
+};
+
+enum { N_VARIANTS = sizeof variants / sizeof variants[0] };
+
+uint32_t kern_cpu_variants(const char **names, uint32_t n_max)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < N_VARIANTS && n < n_max; i++) {
+        if (variants[i].runs_here()) {
+            names[n++] = variants[i].name;
+        }
+    }
+    return n;
+}
+
+const kern_backend *cpu_variant_backend(const char **variant)
+{
+    for (uint32_t i = 0; i < N_VARIANTS; i++) {
+        if (strcmp(variants[i].name, *variant) == 0 && variants[i].runs_here()) {
+            *variant = variants[i].name;
+            return variants[i].backend;
+        }
+    }
+    return NULL;
+}

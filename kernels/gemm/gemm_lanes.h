@@ -1,0 +1,351 @@
+/* y = W x for a batch of rows of x.
+ *
+ * Reads 2 n_tokens operations for each weight: at 4 bits and one token that is 4 operations a byte, so decode is bound
+ * by memory; a group of 16 rows stays in the first-level cache while every token of the batch passes it in tiles of
+ * LANES_TILE_TOKENS, so a prefill is bound by integer multiply-adds (2 columns of 16 rows an instruction).
+ *
+ * The sums of one (row, token): per block of 32 columns an exact 32-bit integer dot product, made a float once, then
+ *     acc = fma(dot - offset * sum, weight_scale * x_scale, acc);  acc = fma(weight_min, x_scale * sum, acc)
+ * in column order. Tiles never change that. */
+#include "kernels/cpu_device.h"
+#include "kernels/gemm/gemm_cpu.h"
+#include "kernels/gemm/weight.h"
+#include "kernels/lanes_partial.h"
+
+enum { QUANT_MAX = 32639 }; /* 127 * 256 + 127: the top of what two int8 planes hold */
+
+/* Rounds one block of 32 activations. A NaN or an infinity makes the scale NaN, which reaches every output of the row.
+ */
+LANES void quantize_block(const float *x, int16_t *quants, float *scale, float *sum, int32_t *isum)
+{
+    f32x16  low = f32x16_load(x), high = f32x16_load(x + 16);
+    int32_t bits    = i32x16_largest(i32x16_max(i32x16_magnitude_bits(low), i32x16_magnitude_bits(high)));
+    float   largest = kern_float_of_bits((uint32_t)bits), inverse = 0;
+    *scale = largest / QUANT_MAX;
+    if (bits >= 0x7f800000) {
+        *scale = NAN;
+        low = high = f32x16_set(0);
+    } else if (largest > 1e-30f) { /* below, the inverse would overflow: 0 */
+        inverse = QUANT_MAX / largest;
+    }
+    i32x16 first  = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
+    i32x16 second = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
+    i32x16_store_i16(quants, first);
+    i32x16_store_i16(quants + 16, second);
+    *isum = i32x16_sum(i32x16_add(first, second));
+    *sum  = *scale * (float)*isum;
+}
+
+static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
+{
+    (void)worker;
+    const gemm_job *job    = argument;
+    uint32_t        n_cols = job->n_cols, n_blocks = n_cols / KERN_BLOCK;
+    const float    *x = job->args->x + (size_t)token * n_cols;
+    if (job->pads) {
+        float *padded = job->x.padded + (size_t)token * job->float_stride;
+        memcpy(padded, x, n_cols * sizeof(float));
+        memset(padded + n_cols, 0, (job->float_stride - n_cols) * sizeof(float));
+    }
+    for (uint32_t b = 0; job->quantizes && b < n_blocks; b++) {
+        size_t at = (size_t)token * n_blocks + b;
+        quantize_block(x + b * KERN_BLOCK, job->x.quants + at * KERN_BLOCK, &job->x.scales[at], &job->x.sums[at],
+                       &job->x.isums[at]);
+    }
+}
+
+/* Step j of a word of 4-bit or 8-bit weights as signed 16-bit lanes. `n` steps share a word. */
+LANES i16x32 word_step(i16x32 word, int j, int n)
+{
+    if (n == 2) {
+        return i16x32_shift_right_signed(j == 0 ? i16x32_shift_left(word, 8) : word, 8);
+    }
+    i16x32 shifted = j == 0 ? word : i16x32_shift_right(word, 4 * j);
+    return j == 3 ? shifted : i16x32_and(shifted, 15);
+}
+
+/* dot[t] += the block's 32 columns of 16 rows with token t. */
+LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t *quants, size_t stride,
+                     uint32_t n_tokens, i32x16 *dot)
+{
+    const int  steps = dtype == KERN_Q8_0 ? 2 : 4; /* a word */
+    const bool fifth = dtype == KERN_Q5_0 || dtype == KERN_Q5_1;
+    i16x32     fifths;
+    if (fifth) {
+        fifths = i16x32_load(block + weight_quants_bytes(dtype));
+    }
+    for (int k = 0; k < WEIGHT_STEPS / steps; k++) {
+        i16x32 word = i16x32_load(block + k * WEIGHT_WORD_BYTES);
+        UNROLL
+        for (int j = 0; j < steps; j++) {
+            i16x32 weights = word_step(word, j, steps);
+            if (fifth) { /* bit j of this word's four, moved to bit 4 */
+                weights = i16x32_or(weights, i16x32_and(i16x32_shift_left(fifths, 4 - j), 16));
+            }
+            UNROLL
+            for (uint32_t t = 0; t < n_tokens; t++) {
+                const int16_t *pair = quants + t * stride + 2 * (k * steps + j);
+                dot[t]              = i16x32_dot(dot[t], weights, i16x32_set_pair(pair));
+            }
+        }
+        if (fifth) {
+            fifths = i16x32_shift_right(fifths, 4);
+        }
+    }
+}
+
+/* 16 rows by n_tokens, all columns. */
+LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned char *block, uint32_t token,
+                          uint32_t n_tokens, f32x16 *out)
+{
+    const uint32_t n_blocks = job->n_cols / KERN_BLOCK;
+    const int32_t  offset   = dtype == KERN_Q4_0 ? 8 : dtype == KERN_Q5_0 ? 16 : 0;
+    const bool     has_min  = dtype == KERN_Q4_1 || dtype == KERN_Q5_1;
+    size_t         at       = (size_t)token * n_blocks;
+    f32x16         acc[LANES_TILE_TOKENS];
+    UNROLL
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        acc[t] = f32x16_set(0);
+    }
+    for (uint32_t b = 0; b < n_blocks; b++, at++, block += weight_block_bytes(dtype)) {
+        i32x16 dot[LANES_TILE_TOKENS];
+        UNROLL
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            dot[t] = i32x16_set(offset ? -offset * job->x.isums[at + (size_t)t * n_blocks] : 0);
+        }
+        block_dot(dtype, block, job->x.quants + at * KERN_BLOCK, job->n_cols, n_tokens, dot);
+        f32x16 scale = f32x16_load_f16((const uint16_t *)(block + weight_scales_at(dtype))), min = scale;
+        if (has_min) {
+            min = f32x16_load_f16((const uint16_t *)(block + weight_mins_at(dtype)));
+        }
+        UNROLL
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            size_t i = at + (size_t)t * n_blocks;
+            acc[t]   = f32x16_fma(f32x16_of_i32x16(dot[t]), f32x16_mul(scale, f32x16_set(job->x.scales[i])), acc[t]);
+            if (has_min) {
+                acc[t] = f32x16_fma(min, f32x16_set(job->x.sums[i]), acc[t]);
+            }
+        }
+    }
+    UNROLL
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        out[t] = acc[t];
+    }
+}
+
+/* Adds bias and residual to the sums of `n` <= 16 rows of one token. */
+LANES void store_rows(const gemm_job *job, uint32_t output, uint32_t token, uint32_t row, uint32_t n, f32x16 sum)
+{
+    const cpu_weight *weight = (const cpu_weight *)job->args->outputs[output].weight;
+    const float      *bias   = job->args->outputs[output].bias;
+    float            *y      = job->args->outputs[output].y + (size_t)token * weight->n_rows + row;
+    if (bias) {
+        sum = f32x16_add(sum, n == 16 ? f32x16_load(bias + row) : f32x16_load_first(bias + row, n));
+    }
+    if (job->args->accumulate) {
+        sum = f32x16_add(n == 16 ? f32x16_load(y) : f32x16_load_first(y, n), sum);
+    }
+    if (n == 16) {
+        f32x16_store(y, sum);
+    } else {
+        f32x16_store_first(y, sum, n);
+    }
+}
+
+/* One instance for each dtype and tile height, so that the sums live in registers. */
+#define QUANTIZED_TILE(dtype, n)                                                                                       \
+    case n:                                                                                                            \
+        quantized_tile(dtype, job, block, token, n, out);                                                              \
+        break;
+
+#if defined(LANES_PORTABLE)
+#define QUANTIZED_TILES(dtype)                                                                                         \
+    default:                                                                                                           \
+        quantized_tile(dtype, job, block, token, n_tokens, out);
+#elif defined(LANES_WIDE_TILES)
+#define QUANTIZED_TILES(dtype)                                                                                         \
+    QUANTIZED_TILE(dtype, 1) QUANTIZED_TILE(dtype, 2) QUANTIZED_TILE(dtype, 4) QUANTIZED_TILE(dtype, 8)
+#else
+#define QUANTIZED_TILES(dtype) QUANTIZED_TILE(dtype, 1) QUANTIZED_TILE(dtype, 2) QUANTIZED_TILE(dtype, 4)
+#endif
+
+/* The largest power of two that is not above n: the heights of tiles. */
+LANES uint32_t tile_height(uint32_t n)
+{
+    uint32_t height = LANES_TILE_TOKENS;
+    while (height > n) {
+        height /= 2;
+    }
+    return height;
+}
+
+#define QUANTIZED_TILES_OF(name, dtype)                                                                                \
+    static __attribute__((noinline)) void name(const gemm_job *job, const unsigned char *block, uint32_t token,        \
+                                               uint32_t n_tokens, f32x16 *out)                                         \
+    {                                                                                                                  \
+        switch (n_tokens) {                                                                                            \
+            QUANTIZED_TILES(dtype)                                                                                     \
+        }                                                                                                              \
+    }
+
+QUANTIZED_TILES_OF(tiles_q4_0, KERN_Q4_0)
+QUANTIZED_TILES_OF(tiles_q4_1, KERN_Q4_1)
+QUANTIZED_TILES_OF(tiles_q5_0, KERN_Q5_0)
+QUANTIZED_TILES_OF(tiles_q5_1, KERN_Q5_1)
+QUANTIZED_TILES_OF(tiles_q8_0, KERN_Q8_0)
+
+typedef void quantized_tiles(const gemm_job *job, const unsigned char *block, uint32_t token, uint32_t n_tokens,
+                             f32x16 *out);
+
+/* A group of 16 rows by the tokens [first, end). */
+static void quantized_group(const gemm_job *job, uint32_t output, uint32_t group, uint32_t first, uint32_t end)
+{
+    static quantized_tiles *const tiles[KERN_N_DTYPES] = {[KERN_Q4_0] = tiles_q4_0,
+                                                          [KERN_Q4_1] = tiles_q4_1,
+                                                          [KERN_Q5_0] = tiles_q5_0,
+                                                          [KERN_Q5_1] = tiles_q5_1,
+                                                          [KERN_Q8_0] = tiles_q8_0};
+
+    const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
+    const unsigned char *data   = weight->data + weight->group_bytes * group;
+    uint32_t             row = group * WEIGHT_GROUP, n_rows = weight->n_rows - row;
+    for (uint32_t token = first, n; token < end; token += n) {
+        n = tile_height(end - token);
+        f32x16 out[LANES_TILE_TOKENS];
+        tiles[weight->dtype](job, data, token, n, out);
+        for (uint32_t t = 0; t < n; t++) {
+            store_rows(job, output, token + t, row, n_rows < WEIGHT_GROUP ? n_rows : WEIGHT_GROUP, out[t]);
+        }
+    }
+}
+
+LANES f32x16 load_weights(kern_dtype dtype, const unsigned char *row, uint32_t c)
+{
+    return dtype == KERN_F32   ? f32x16_load((const float *)row + c)
+           : dtype == KERN_F16 ? f32x16_load_f16((const uint16_t *)row + c)
+                               : f32x16_load_bf16((const uint16_t *)row + c);
+}
+
+/* n_rows by n_tokens dot products; column c goes to partial sum c % 16. */
+LANES void float_tile(kern_dtype dtype, const gemm_job *job, const unsigned char *rows, size_t row_bytes,
+                      uint32_t token, uint32_t n_rows, uint32_t n_tokens, float (*out)[WEIGHT_GROUP])
+{
+    f32x16 acc[LANES_FLOAT_TOKENS][LANES_FLOAT_ROWS];
+    UNROLL
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        UNROLL
+        for (uint32_t r = 0; r < n_rows; r++) {
+            acc[t][r] = f32x16_set(0);
+        }
+    }
+    const float *x = job->float_x + (size_t)token * job->float_stride;
+    for (uint32_t c = 0; c < job->float_stride; c += 16) {
+        f32x16 weights[LANES_FLOAT_ROWS];
+        UNROLL
+        for (uint32_t r = 0; r < n_rows; r++) {
+            weights[r] = load_weights(dtype, rows + r * row_bytes, c);
+        }
+        UNROLL
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            f32x16 column = f32x16_load(x + (size_t)t * job->float_stride + c);
+            UNROLL
+            for (uint32_t r = 0; r < n_rows; r++) {
+                acc[t][r] = f32x16_fma(weights[r], column, acc[t][r]);
+            }
+        }
+    }
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        for (uint32_t r = 0; r < n_rows; r++) {
+            out[t][r] = f32x16_sum(acc[t][r]);
+        }
+    }
+}
+
+/* Full tiles keep their sums in registers; what is left over goes one by one. */
+LANES void float_tiles(kern_dtype dtype, const gemm_job *job, const unsigned char *rows, size_t row_bytes,
+                       uint32_t token, uint32_t n_rows, uint32_t n_tokens, float (*out)[WEIGHT_GROUP])
+{
+    if (n_rows == LANES_FLOAT_ROWS && n_tokens == LANES_FLOAT_TOKENS) {
+        float_tile(dtype, job, rows, row_bytes, token, LANES_FLOAT_ROWS, LANES_FLOAT_TOKENS, out);
+        return;
+    }
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        if (n_rows == LANES_FLOAT_ROWS) {
+            float_tile(dtype, job, rows, row_bytes, token + t, LANES_FLOAT_ROWS, 1, out + t);
+            continue;
+        }
+        for (uint32_t r = 0; r < n_rows; r++) {
+            float one[1][WEIGHT_GROUP];
+            float_tile(dtype, job, rows + r * row_bytes, row_bytes, token + t, 1, 1, one);
+            out[t][r] = one[0][0];
+        }
+    }
+}
+
+/* A group of 16 rows by the tokens [first, end). */
+LANES void float_group_of(kern_dtype dtype, const gemm_job *job, uint32_t output, uint32_t group, uint32_t first,
+                          uint32_t end)
+{
+    const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
+    uint32_t             row = group * WEIGHT_GROUP, n_rows = weight->n_rows - row;
+    const unsigned char *data = weight->data + weight->group_bytes * row;
+    n_rows                    = n_rows < WEIGHT_GROUP ? n_rows : WEIGHT_GROUP;
+    for (uint32_t token = first; token < end; token += LANES_FLOAT_TOKENS) {
+        uint32_t n = end - token < LANES_FLOAT_TOKENS ? end - token : LANES_FLOAT_TOKENS;
+        float    out[LANES_FLOAT_TOKENS][WEIGHT_GROUP];
+        for (uint32_t r = 0; r < n_rows; r += LANES_FLOAT_ROWS) {
+            uint32_t n_tile_rows = n_rows - r < LANES_FLOAT_ROWS ? n_rows - r : LANES_FLOAT_ROWS;
+            float    tile[LANES_FLOAT_TOKENS][WEIGHT_GROUP];
+            float_tiles(dtype, job, data + weight->group_bytes * r, weight->group_bytes, token, n_tile_rows, n, tile);
+            for (uint32_t t = 0; t < n; t++) {
+                memcpy(&out[t][r], tile[t], n_tile_rows * sizeof(float));
+            }
+        }
+        for (uint32_t t = 0; t < n; t++) {
+            store_rows(job, output, token + t, row, n_rows, f32x16_load_first(out[t], n_rows));
+        }
+    }
+}
+
+static void float_group(const gemm_job *job, uint32_t output, uint32_t group, uint32_t first, uint32_t end)
+{
+    switch (((const cpu_weight *)job->args->outputs[output].weight)->dtype) {
+    case KERN_F32:
+        float_group_of(KERN_F32, job, output, group, first, end);
+        break;
+    case KERN_F16:
+        float_group_of(KERN_F16, job, output, group, first, end);
+        break;
+    default:
+        float_group_of(KERN_BF16, job, output, group, first, end);
+    }
+}
+
+static void gemm_slice(void *argument, uint32_t slice, uint32_t worker)
+{
+    (void)worker;
+    const gemm_job *job   = argument;
+    uint32_t        token = slice / job->n_row_slices * job->tokens_a_slice;
+    uint32_t        end   = token + job->tokens_a_slice;
+    uint32_t        group = slice % job->n_row_slices * job->groups_a_slice, last = group + job->groups_a_slice;
+    end  = end < job->args->n_tokens ? end : job->args->n_tokens;
+    last = last < job->n_groups ? last : job->n_groups;
+    for (; group < last; group++) {
+        uint32_t output = 0, own = group;
+        while (own >= job->output_groups[output]) {
+            own -= job->output_groups[output++];
+        }
+        kern_dtype dtype = ((const cpu_weight *)job->args->outputs[output].weight)->dtype;
+        (kern_dtype_is_quantized(dtype) ? quantized_group : float_group)(job, output, own, token, end);
+    }
+}
+
+static void cpu_gemm(kern_device *device, const kern_gemm_args *args)
+{
+    gemm_job job = gemm_job_of((cpu_device *)device, args);
+    if (job.pads || job.quantizes) {
+        cpu_run((cpu_device *)device, gemm_prepare_slice, &job, args->n_tokens, (uint64_t)args->n_tokens * job.n_cols);
+    }
+    uint64_t work = (uint64_t)args->n_tokens * job.n_cols * job.n_groups * WEIGHT_GROUP;
+    cpu_run((cpu_device *)device, gemm_slice, &job, job.n_slices, work);
+}

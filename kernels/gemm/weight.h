@@ -1,0 +1,59 @@
+/* Weights as the CPU operators read them.
+ *
+ * Quantised: rows in groups of 16, so that a vector holds one column pair of 16 rows and no sum runs across lanes. A
+ * group is a run of blocks of 32 columns; a block is, in this order:
+ *
+ *   quants   words of 32 lanes of 16 bits. Lane 2 r + p belongs to row r of the group, parity p. Step s (0 .. 15) of a
+ * block is the column pair (2 s, 2 s + 1). 4 and 5 bits: bits 4 j .. 4 j + 3 of word k are the low bits of step 4 k + j
+ * (4 words). 8 bits: byte j of a lane of word k is step 2 k + j (8 words). fifths   5 bits: one word whose bit s is bit
+ * 4 of step s scales   16 float16, by row mins     16 float16, by row, where the format has them
+ *
+ * The bytes are those of the file, in another order. Rows past the end are zero.
+ *
+ * Float: row-major in the file's dtype, rows padded with zeros to a multiple of 16 columns. */
+#ifndef TROUPE_KERNELS_GEMM_WEIGHT_H
+#define TROUPE_KERNELS_GEMM_WEIGHT_H
+
+#include "kernels/backend.h"
+
+enum { WEIGHT_GROUP = 16, WEIGHT_WORD_BYTES = 64, WEIGHT_STEPS = 16 };
+
+typedef struct {
+    const kern_backend *backend;
+    kern_dtype          dtype;
+    uint32_t            n_rows, n_cols;
+    size_t              group_bytes; /* quantised: of 16 rows; float: of one row */
+    size_t              data_bytes;
+    unsigned char      *data;
+} cpu_weight;
+
+/* Offsets inside a packed block of a quantised dtype. */
+static inline uint32_t weight_quants_bytes(kern_dtype dtype)
+{
+    return (dtype == KERN_Q8_0 ? 8 : 4) * WEIGHT_WORD_BYTES;
+}
+
+static inline uint32_t weight_scales_at(kern_dtype dtype)
+{
+    return weight_quants_bytes(dtype) + (dtype == KERN_Q5_0 || dtype == KERN_Q5_1 ? WEIGHT_WORD_BYTES : 0);
+}
+
+static inline uint32_t weight_mins_at(kern_dtype dtype)
+{
+    return weight_scales_at(dtype) + 2 * WEIGHT_GROUP;
+}
+
+static inline uint32_t weight_block_bytes(kern_dtype dtype)
+{
+    return weight_mins_at(dtype) + (dtype == KERN_Q4_1 || dtype == KERN_Q5_1 ? 2 * WEIGHT_GROUP : 0);
+}
+
+kern_weight *cpu_weight_new(kern_device *device, const kern_matrix *source, char *why);
+kern_weight *ref_weight_new(kern_device *device, const kern_matrix *source, char *why);
+void         cpu_weight_free(kern_device *device, kern_weight *weight);
+size_t       cpu_weight_bytes(const kern_weight *weight);
+
+/* Dequantises one row, exactly as kern_dequantize would have before packing. */
+void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out);
+
+#endif

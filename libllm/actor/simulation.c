@@ -1,0 +1,145 @@
+/* The simulation's loop: while anybody has something to do, a random one takes a turn; then time jumps. */
+#include "actor/simulation.h"
+#include "actor/runtime.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct simulation {
+    clock_source  clock;
+    random_seeded random;
+    sim_network  *network;
+    bus          *bus;
+    uint64_t      n_turns;
+    uint32_t      n_actors;
+    actor        *actors[SIMULATION_ACTORS_MAX];
+};
+
+simulation *simulation_new(uint64_t seed, error *err)
+{
+    simulation *s = calloc(1, sizeof *s);
+    if (!s) {
+        error_set(err, ERR_NO_MEMORY, "no memory for a simulation");
+        return NULL;
+    }
+    s->clock   = clock_virtual(NS_PER_S);
+    s->random  = random_from_seed(seed);
+    s->network = sim_network_new(random_u64(&s->random), &s->clock, err);
+    s->bus     = s->network ? bus_new(NULL, err) : NULL;
+    if (s->bus)
+        sim_network_attach(s->network, s->bus);
+    else
+        simulation_free(&s);
+    return s;
+}
+
+void simulation_free(simulation **s)
+{
+    if (!*s)
+        return;
+    for (uint32_t i = 0; i < (*s)->n_actors; i++)
+        actor_free(&(*s)->actors[i]);
+    if ((*s)->bus)
+        bus_free(&(*s)->bus);
+    sim_network_free(&(*s)->network);
+    free(*s);
+    *s = NULL;
+}
+
+actor *simulation_add(simulation *s, const actor_class *class, const void *service_options,
+                      const actor_options *options, error *err)
+{
+    assert(s->n_actors < SIMULATION_ACTORS_MAX);
+    actor_options mine = *options;
+    mine.bus           = s->bus;
+    mine.clock         = &s->clock;
+    while (mine.incarnation == 0)
+        mine.incarnation = random_u64(&s->random);
+    actor *a = actor_new(class, service_options, &mine, err);
+    if (a)
+        s->actors[s->n_actors++] = a;
+    return a;
+}
+
+void simulation_kill(simulation *s, actor *a)
+{
+    uint32_t i = 0;
+    while (i < s->n_actors && s->actors[i] != a)
+        i++;
+    assert(i < s->n_actors);
+    memmove(&s->actors[i], &s->actors[i + 1], (--s->n_actors - i) * sizeof s->actors[0]);
+    if (actor_mailbox(a, TRANSPORT_SIM))
+        sim_network_crash(s->network, actor_mailbox(a, TRANSPORT_SIM));
+    actor_crash(&a);
+}
+
+/* One of the actors that have something to do, each as likely; NULL when all are idle. */
+static actor *pick(simulation *s)
+{
+    actor   *picked = NULL;
+    uint64_t n_due  = 0;
+    for (uint32_t i = 0; i < s->n_actors; i++)
+        if (actor_is_due(s->actors[i]) && random_below(&s->random, ++n_due) == 0)
+            picked = s->actors[i];
+    return picked;
+}
+
+static int64_t next_event_ns(const simulation *s)
+{
+    int64_t due_ns = sim_network_next_due_ns(s->network);
+    for (uint32_t i = 0; i < s->n_actors; i++)
+        if (!actor_has_left(s->actors[i]) && actor_next_due_ns(s->actors[i]) < due_ns)
+            due_ns = actor_next_due_ns(s->actors[i]);
+    return due_ns;
+}
+
+bool simulation_run_until(simulation *s, bool (*done)(void *arg), void *arg, int64_t max_ns)
+{
+    int64_t end_ns = s->clock.virtual_ns + max_ns;
+    while (!done || !done(arg)) {
+        actor *a = pick(s);
+        if (a) {
+            actor_turn(a);
+            actor_check(a);
+            s->n_turns++;
+            continue;
+        }
+        int64_t next_ns = next_event_ns(s);
+        if (next_ns > end_ns) {
+            clock_advance(&s->clock, end_ns - s->clock.virtual_ns);
+            return false;
+        }
+        clock_advance(&s->clock, next_ns - s->clock.virtual_ns);
+    }
+    return true;
+}
+
+void simulation_set_network(simulation *s, const sim_network_options *options)
+{
+    sim_network_set(s->network, options);
+}
+
+void simulation_cut(simulation *s, const actor *a, const actor *b, bool cut)
+{
+    sim_network_cut(s->network, actor_name(a), actor_name(b), cut);
+}
+
+random_seeded *simulation_random(simulation *s)
+{
+    return &s->random;
+}
+
+const clock_source *simulation_clock(const simulation *s)
+{
+    return &s->clock;
+}
+
+bus *simulation_bus(simulation *s)
+{
+    return s->bus;
+}
+
+uint64_t simulation_turns(const simulation *s)
+{
+    return s->n_turns;
+}

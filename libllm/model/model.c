@@ -1,0 +1,167 @@
+/* Loading: every tensor is found by its role, its shape checked, and packed for the device. Vectors (norms, biases)
+ * become float32 in one block of device memory. */
+#include "model/model.h"
+
+#include "model/model_file.h"
+#include "model/weights.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+/* What a load in progress carries. */
+typedef struct {
+    model      *m;
+    model_file *file;
+    float      *host_vectors; /* filled here, uploaded once; a vector stands at the same place in m->vectors */
+    size_t      n_vector_floats, n_vector_floats_max;
+    error      *err;
+} loading;
+
+static bool load_matrix(loading *l, tensor_role role, uint32_t layer, uint32_t n_rows, uint32_t n_cols,
+                        kern_weight **weight)
+{
+    kern_matrix source;
+    char        why[KERN_WHY_BYTES] = "";
+    if (!model_file_take(l->file, role, layer, n_rows, n_cols, &source, l->err))
+        return false;
+    *weight = kern_weight_new(l->m->device, &source, why);
+    if (!*weight)
+        return error_set(l->err, ERR_UNSUPPORTED, "%s: tensor %s (%s): %s", model_file_path(l->file),
+                         model_file_name(l->file, role, layer), kern_dtype_name(source.dtype), why);
+    l->m->config.n_parameters += (uint64_t)n_rows * n_cols;
+    l->m->config.weight_bytes += kern_weight_bytes(*weight);
+    return true;
+}
+
+static bool load_vector(loading *l, tensor_role role, uint32_t layer, uint32_t n, const float **vector)
+{
+    kern_matrix source;
+    if (!model_file_take(l->file, role, layer, 1, n, &source, l->err))
+        return false;
+    assert(n <= l->n_vector_floats_max - l->n_vector_floats);
+    kern_dequantize(source.dtype, source.host_data, l->host_vectors + l->n_vector_floats, n);
+    *vector = l->m->vectors + l->n_vector_floats;
+    l->n_vector_floats += n;
+    l->m->config.n_parameters += n;
+    l->m->config.weight_bytes += n * sizeof(float);
+    return true;
+}
+
+static bool load_bias(loading *l, tensor_role role, uint32_t layer, uint32_t n, const float **bias)
+{
+    return !model_file_has(l->file, role, layer) || load_vector(l, role, layer, n, bias);
+}
+
+static bool load_layer(loading *l, uint32_t i)
+{
+    const model_config *c     = &l->m->config;
+    model_layer        *layer = &l->m->layers[i];
+    uint32_t            n_q = c->n_heads * c->head_dim, n_kv = c->n_kv_heads * c->head_dim;
+    return load_vector(l, TENSOR_ATTENTION_NORM, i, c->n_embd, &layer->attention_norm) &&
+           load_matrix(l, TENSOR_Q, i, n_q, c->n_embd, &layer->q) &&
+           load_matrix(l, TENSOR_K, i, n_kv, c->n_embd, &layer->k) &&
+           load_matrix(l, TENSOR_V, i, n_kv, c->n_embd, &layer->v) &&
+           load_matrix(l, TENSOR_O, i, c->n_embd, n_q, &layer->o) &&
+           load_bias(l, TENSOR_Q_BIAS, i, n_q, &layer->q_bias) &&
+           load_bias(l, TENSOR_K_BIAS, i, n_kv, &layer->k_bias) &&
+           load_bias(l, TENSOR_V_BIAS, i, n_kv, &layer->v_bias) &&
+           load_bias(l, TENSOR_O_BIAS, i, c->n_embd, &layer->o_bias) &&
+           load_vector(l, TENSOR_FFN_NORM, i, c->n_embd, &layer->ffn_norm) &&
+           load_matrix(l, TENSOR_GATE, i, c->n_ff, c->n_embd, &layer->gate) &&
+           load_matrix(l, TENSOR_UP, i, c->n_ff, c->n_embd, &layer->up) &&
+           load_matrix(l, TENSOR_DOWN, i, c->n_embd, c->n_ff, &layer->down);
+}
+
+/* Room for every norm, and for every bias whether or not the file has it: they are small. */
+static bool take_vectors(loading *l)
+{
+    const model_config *c        = &l->m->config;
+    size_t              n_biases = (size_t)c->head_dim * (c->n_heads + 2 * (size_t)c->n_kv_heads) + c->n_embd;
+    l->n_vector_floats_max       = c->n_layers * (2 * (size_t)c->n_embd + n_biases) + c->n_embd;
+    l->host_vectors              = malloc(l->n_vector_floats_max * sizeof(float));
+    l->m->vectors                = kern_alloc(l->m->device, l->n_vector_floats_max * sizeof(float));
+    return (l->host_vectors && l->m->vectors) ||
+           error_set(l->err, ERR_NO_MEMORY, "%s: no memory for norms and biases", model_file_path(l->file));
+}
+
+static bool load_all(loading *l)
+{
+    model        *m = l->m;
+    model_config *c = &m->config;
+    c->n_parameters = 0;
+    if (!(m->layers = calloc(c->n_layers, sizeof *m->layers)))
+        return error_set(l->err, ERR_NO_MEMORY, "%s: no memory for %u layers", model_file_path(l->file), c->n_layers);
+    if (!take_vectors(l) || !load_matrix(l, TENSOR_EMBEDDING, 0, c->n_vocab, c->n_embd, &m->embedding))
+        return false;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        if (!load_layer(l, i))
+            return false;
+    if (!load_vector(l, TENSOR_OUTPUT_NORM, 0, c->n_embd, &m->output_norm))
+        return false;
+    m->head = m->embedding;
+    if (!c->tied_head && !load_matrix(l, TENSOR_HEAD, 0, c->n_vocab, c->n_embd, &m->head))
+        return false;
+    kern_upload(m->device, m->vectors, l->host_vectors, l->n_vector_floats * sizeof(float));
+    return model_file_check_all_taken(l->file, l->err);
+}
+
+model *model_open(const char *path, kern_device *device, error *err)
+{
+    loading l = {.m = calloc(1, sizeof *l.m), .err = err};
+    if (!l.m) {
+        error_set(err, ERR_NO_MEMORY, "%s: no memory to open it", path);
+        return NULL;
+    }
+    l.m->device = device;
+    l.file      = model_file_open(path, &l.m->config, err);
+    if (!l.file || !load_all(&l))
+        model_free(&l.m);
+    model_file_close(&l.file);
+    free(l.host_vectors);
+    return l.m;
+}
+
+static void free_layer(kern_device *device, model_layer *layer)
+{
+    kern_weight **weights[] = {&layer->q, &layer->k, &layer->v, &layer->o, &layer->gate, &layer->up, &layer->down};
+    for (size_t i = 0; i < COUNT(weights); i++)
+        if (*weights[i])
+            kern_weight_free(device, weights[i]);
+}
+
+void model_free(model **m)
+{
+    model *old = *m;
+    if (!old)
+        return;
+    for (uint32_t i = 0; old->layers && i < old->config.n_layers; i++)
+        free_layer(old->device, &old->layers[i]);
+    if (old->head && old->head != old->embedding)
+        kern_weight_free(old->device, &old->head);
+    if (old->embedding)
+        kern_weight_free(old->device, &old->embedding);
+    if (old->vectors)
+        kern_free(old->device, old->vectors);
+    free(old->layers);
+    free(old);
+    *m = NULL;
+}
+
+bool model_read_config(const char *path, model_config *config, error *err)
+{
+    model_file *file = model_file_open(path, config, err);
+    bool        ok   = file != NULL;
+    model_file_close(&file);
+    return ok;
+}
+
+const model_config *model_get_config(const model *m)
+{
+    return &m->config;
+}
+
+kern_kv_shape model_kv_shape(const model *m, uint32_t n_blocks, kern_dtype dtype)
+{
+    const model_config *c = &m->config;
+    return (kern_kv_shape){c->n_layers, n_blocks, c->n_kv_heads, c->head_dim, dtype};
+}

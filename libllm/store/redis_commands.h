@@ -1,0 +1,43 @@
+/* Between operations and Redis' protocol: a request as a command's arguments, a reply as what the caller asked for. */
+#ifndef TROUPE_STORE_REDIS_COMMANDS_H
+#define TROUPE_STORE_REDIS_COMMANDS_H
+
+#include "store/redis_scripts.h"
+#include "store/request.h"
+
+#include <hiredis/hiredis.h>
+
+enum {
+    REDIS_ARGUMENTS_MAX = 16,
+    /* Numbers and keys, longest in an inventory: prefix, model, worker and epoch. Hashes as bytes. */
+    REDIS_TEXT_BYTES = 1024 + STORE_BLOCKS_MAX * 8,
+};
+
+typedef struct {
+    int         n_arguments;
+    const char *arguments[REDIS_ARGUMENTS_MAX];
+    size_t      sizes[REDIS_ARGUMENTS_MAX];
+    size_t      n_text_bytes;
+    char        text[REDIS_TEXT_BYTES]; /* what the arguments point to, if not into the request */
+} redis_command;
+
+typedef struct {
+    const char *key_prefix;
+    char        shas[N_STORE_OPS][REDIS_SHA_BYTES + 1];
+} redis_names;
+
+/* The command of a request. Its arguments point into the request, the names and the command itself. */
+void redis_command_make(redis_command *command, const redis_names *names, const store_request *request);
+
+/* Room for what one reply lists. */
+typedef struct {
+    store_worker workers[STORE_WORKERS_MAX];
+    store_block  blocks[STORE_BUCKET_BLOCKS];
+} redis_lists;
+
+/* Reads the reply to `request` into *reply, whose spans point into `answer`. False when it has not the shape that the
+ * operation's script returns. */
+bool redis_reply_read(const store_request *request, const redisReply *answer, redis_lists *lists,
+                      store_reply *reply) MUST_CHECK;
+
+#endif

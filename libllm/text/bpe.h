@@ -1,0 +1,48 @@
+/* Byte-pair encoding (Sennrich et al., 2016) over bytes: a piece of text becomes tokens by merging neighbours.
+ *
+ * Every byte begins as a token of its own. Then, again and again, the pair of neighbours whose merge was learned first
+ * is merged, the leftmost one where it occurs twice, until no pair has a merge. A short piece does that by scanning, a
+ * long one with a heap, in O(n log n); a piece that is a token of the vocabulary, as most words are, is looked up
+ * whole.
+ *
+ * Immutable once built and then shared by threads. */
+#ifndef TROUPE_TEXT_BPE_H
+#define TROUPE_TEXT_BPE_H
+
+#include "base/arena.h"
+#include "text/vocabulary.h"
+
+typedef struct bpe bpe;
+
+/* Scratch memory that encoding a piece may take, for a byte of it. */
+enum { BPE_SCRATCH_BYTES_PER_BYTE = 28 };
+
+typedef struct {
+    span left, right; /* the bytes of two tokens of the vocabulary; their concatenation is one too */
+} bpe_merge;
+
+typedef struct {
+    const vocabulary *vocabulary; /* borrowed; its TOKEN_NORMAL tokens are what merges speak of */
+    uint32_t          n_merges;
+    uint32_t          unknown;       /* stands for a byte without a token; VOCABULARY_NONE drops such bytes */
+    bool              fuse_unknown;  /* one `unknown` for a run of such bytes */
+    bool              ignore_merges; /* a piece that is a token is that token, whether or not merges lead there */
+} bpe_options;
+
+/* A BPE without merges, with room for n_merges. NULL with *err set: ERR_NO_MEMORY. */
+bpe *bpe_new(const bpe_options *options, error *err);
+void bpe_free(bpe **b);
+
+/* The next merge in order of rank. One that a special token has a part in is left out: merges never make one of a text.
+ * ERR_INVALID names a merge of what is not in the vocabulary. */
+bool bpe_add_merge(bpe *b, bpe_merge merge, error *err);
+
+/* Ends building: finds the tokens that can be looked up whole. Call once, before the first bpe_encode. */
+void bpe_finish(bpe *b);
+
+/* Encodes one piece, not empty, of any bytes. Writes at most n_max tokens; *n_tokens is how many. ERR_TOO_LARGE when
+ * there are more, ERR_NO_MEMORY when scratch has fewer than BPE_SCRATCH_BYTES_PER_BYTE x piece.size + 1 KiB left. */
+bool bpe_encode(const bpe *b, span piece, arena *scratch, uint32_t *tokens, size_t n_max, size_t *n_tokens,
+                error *err) MUST_CHECK;
+
+#endif

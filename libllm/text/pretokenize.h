@@ -1,0 +1,60 @@
+/* Cuts a text into the pieces that byte-pair encoding works on: no token crosses from one piece into the next.
+ *
+ * A pre-tokenizer is a list of steps, each of which cuts the pieces of the step before. The rules that most models
+ * share are hand-written scanners: one pass, no backtracking, linear on any input. Any other regular expression of a
+ * tokenizer.json runs in PCRE2's JIT under a match limit.
+ *
+ * Immutable once built and then shared by threads. */
+#ifndef TROUPE_TEXT_PRETOKENIZE_H
+#define TROUPE_TEXT_PRETOKENIZE_H
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/span.h"
+
+typedef struct pretokenizer pretokenizer;
+
+enum { PRETOKENIZER_STEPS_MAX = 16, PRETOKENIZER_PATTERN_BYTES_MAX = 16 << 10 };
+
+/* What one step does. The expressions are Oniguruma's, over Unicode:
+ * CONTRACTION is 's|'t|'re|'ve|'m|'ll|'d
+ * GPT2        CONTRACTION| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+ * LLAMA3      (?i:CONTRACTION)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+ * QWEN2       the same with \p{N} */
+typedef enum {
+    PRETOKENIZE_GPT2,
+    PRETOKENIZE_LLAMA3,
+    PRETOKENIZE_QWEN2,
+    PRETOKENIZE_DIGITS,       /* each \p{N} is a piece of its own */
+    PRETOKENIZE_DIGIT_RUNS,   /* each \p{N}+ is */
+    PRETOKENIZE_PREFIX_SPACE, /* a piece that begins with no space gets one */
+} pretokenize_rule;
+
+/* What becomes of the matches of a regular expression and of what lies between them. */
+typedef enum {
+    PRETOKENIZE_ISOLATED,     /* matches and gaps are pieces */
+    PRETOKENIZE_KEEP_GAPS,    /* matches vanish */
+    PRETOKENIZE_KEEP_MATCHES, /* gaps vanish */
+} pretokenize_behavior;
+
+/* A pre-tokenizer without steps: the whole text is one piece. NULL with *err set: ERR_NO_MEMORY. */
+pretokenizer *pretokenizer_new(error *err);
+void          pretokenizer_free(pretokenizer **p);
+
+/* Adds a step. ERR_UNSUPPORTED past PRETOKENIZER_STEPS_MAX. */
+bool pretokenizer_add(pretokenizer *p, pretokenize_rule rule, error *err);
+
+/* Adds a regular expression, as a step above where it is one of those. ERR_UNSUPPORTED names what in `pattern` PCRE2
+ * would read otherwise than Oniguruma does; ERR_INVALID is a syntax error. */
+bool pretokenizer_add_regex(pretokenizer *p, span pattern, pretokenize_behavior behavior, error *err);
+
+/* Takes one piece; it dies after the call. False, with *err set, ends the run. */
+typedef bool (*pretokenize_sink)(void *context, span piece, error *err);
+
+/* Gives the pieces of `text` to `sink` in order; none is empty. Fails as the sink does, with ERR_NO_MEMORY when
+ * `scratch` is too small (a prefix space copies its piece), and with ERR_TOO_LARGE where an expression meets its match
+ * limit. */
+bool pretokenizer_run(const pretokenizer *p, span text, arena *scratch, pretokenize_sink sink, void *context,
+                      error *err) MUST_CHECK;
+
+#endif

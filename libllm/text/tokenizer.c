@@ -1,0 +1,331 @@
+/* Encoding, and what a tokenizer tells about itself. Making one is in tokenizer_gguf.c and tokenizer_json.c.
+ *
+ * A text goes through: added tokens cut out; normalization of the rest; added tokens of the normalized kind cut out;
+ * pre-tokenizer; byte-pair encoding. */
+#include "text/tokenizer.h"
+
+#include "base/utf8.h"
+#include "text/nfc.h"
+#include "text/tokenizer_parts.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+enum { SCRATCH_MARGIN = 64 << 10, NFC_SCRATCH_PER_BYTE = 36 };
+
+tokenizer *tokenizer_empty(error *err)
+{
+    tokenizer *t = calloc(1, sizeof *t);
+    if (t)
+        t->bos = t->eos = VOCABULARY_NONE;
+    else
+        error_set(err, ERR_NO_MEMORY, "no memory for a tokenizer");
+    return t;
+}
+
+tokenizer *tokenizer_open(const char *model_path, error *err)
+{
+    struct stat about;
+    if (stat(model_path, &about) != 0) {
+        error_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: %s", model_path, strerror(errno));
+        return NULL;
+    }
+    if (S_ISDIR(about.st_mode)) {
+        char path[4096];
+        if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", model_path) < sizeof path)
+            return tokenizer_from_json(path, err);
+        error_set(err, ERR_INVALID, "%s: the path is too long", model_path);
+        return NULL;
+    }
+    gguf *file = gguf_open(model_path, err);
+    if (!file)
+        return NULL;
+    tokenizer *t = tokenizer_from_gguf(file, err);
+    gguf_close(&file);
+    return t;
+}
+
+void tokenizer_free(tokenizer **t)
+{
+    if (!*t)
+        return;
+    bpe_free(&(*t)->bpe);
+    vocabulary_free(&(*t)->vocabulary);
+    pretokenizer_free(&(*t)->pretokenizer);
+    added_tokens_free(&(*t)->added);
+    added_tokens_free(&(*t)->added_normalized);
+    free((*t)->chat_template);
+    free(*t);
+    *t = NULL;
+}
+
+/* ---- encoding ---- */
+
+/* One call of tokenizer_encode. */
+typedef struct {
+    const tokenizer *tokenizer;
+    arena           *scratch;
+    uint32_t        *tokens;
+    size_t           n_max, n;
+} encoding;
+
+static bool put_token(encoding *e, uint32_t token, error *err)
+{
+    if (e->n == e->n_max)
+        return error_set(err, ERR_TOO_LARGE, "the text is more than %zu tokens long", e->n_max);
+    e->tokens[e->n++] = token;
+    return true;
+}
+
+static bool encode_piece(void *context, span piece, error *err)
+{
+    encoding *e = context;
+    size_t    n = 0;
+    if (!bpe_encode(e->tokenizer->bpe, piece, e->scratch, e->tokens + e->n, e->n_max - e->n, &n, err)) {
+        if (err && err->code == ERR_TOO_LARGE)
+            error_set(err, ERR_TOO_LARGE, "the text is more than %zu tokens long", e->n_max);
+        return false;
+    }
+    e->n += n;
+    return true;
+}
+
+static bool encode_plain(encoding *e, marked_text text, error *err)
+{
+    return pretokenizer_run(e->tokenizer->pretokenizer, (span){text.data, text.size}, e->scratch, encode_piece, e, err);
+}
+
+static marked_text marked_slice(marked_text text, size_t start, size_t end)
+{
+    return (marked_text){text.data + start, text.trusted + start, end - start};
+}
+
+/* Cuts the tokens of `added` out of `text` and hands what lies between them to `encode_rest`. */
+static bool encode_around(encoding *e, const added_tokens *added, marked_text text,
+                          bool (*encode_rest)(encoding *, marked_text, error *), error *err)
+{
+    added_search search = {.added = added, .text = text};
+    for (;;) {
+        size_t   done = search.done, start, end;
+        uint32_t token;
+        if (!added_tokens_next(&search, &start, &end, &token))
+            return done == text.size || encode_rest(e, marked_slice(text, done, text.size), err);
+        if (start > done && !encode_rest(e, marked_slice(text, done, start), err))
+            return false;
+        if (!put_token(e, token, err))
+            return false;
+    }
+}
+
+/* Normalizes each run of bytes of one origin for itself: what a user wrote can't alter the template's words. */
+static bool normalize(encoding *e, marked_text *text, error *err)
+{
+    char    *data    = arena_take(e->scratch, 3 * text->size + UTF8_BYTES_MAX);
+    uint8_t *trusted = arena_take(e->scratch, 3 * text->size + UTF8_BYTES_MAX);
+    size_t   size    = 0;
+    if (!data || !trusted)
+        return error_set(err, ERR_NO_MEMORY, "no scratch memory to normalize a text of %zu bytes", text->size);
+    for (size_t at = 0, end; at < text->size; at = end) {
+        for (end = at; end < text->size && text->trusted[end] == text->trusted[at];)
+            end++;
+        span   normal;
+        size_t mark = arena_mark(e->scratch);
+        if (!nfc_normalize((span){text->data + at, end - at}, e->scratch, &normal, err))
+            return false;
+        memcpy(data + size, normal.data, normal.size);
+        memset(trusted + size, text->trusted[at], normal.size);
+        size += normal.size;
+        arena_rewind(e->scratch, mark);
+    }
+    *text = (marked_text){data, trusted, size};
+    return true;
+}
+
+static bool encode_unnormalized(encoding *e, marked_text text, error *err)
+{
+    const tokenizer *t    = e->tokenizer;
+    size_t           mark = arena_mark(e->scratch);
+    if (t->nfc && !normalize(e, &text, err))
+        return false;
+    bool done = encode_around(e, t->added_normalized, text, encode_plain, err);
+    arena_rewind(e->scratch, mark);
+    return done;
+}
+
+/* The parts as one text with its marks, in scratch. */
+static bool join_parts(const text_part *parts, uint32_t n_parts, arena *scratch, marked_text *joined, error *err)
+{
+    size_t size = 0;
+    for (uint32_t i = 0; i < n_parts; i++)
+        if (__builtin_add_overflow(size, parts[i].text.size, &size))
+            return error_set(err, ERR_TOO_LARGE, "the parts of a prompt add up to too much");
+    char    *data    = arena_take(scratch, size);
+    uint8_t *trusted = arena_take(scratch, size);
+    if (!data || !trusted)
+        return error_set(err, ERR_NO_MEMORY, "no scratch memory to encode a text of %zu bytes", size);
+    *joined = (marked_text){data, trusted, size};
+    for (uint32_t i = 0; i < n_parts; i++) {
+        span text = parts[i].text;
+        if (text.size == 0)
+            continue;
+        memcpy(data, text.data, text.size);
+        memset(trusted, parts[i].trusted, text.size);
+        data += text.size;
+        trusted += text.size;
+    }
+    return true;
+}
+
+size_t tokenizer_scratch_bytes(const tokenizer *t, size_t text_bytes)
+{
+    size_t normal  = t->nfc ? 3 : 1;                            /* bytes of normalized text a byte */
+    size_t merging = (BPE_SCRATCH_BYTES_PER_BYTE + 1) * normal; /* and a prefix space's copy */
+    size_t most    = t->nfc && merging < NFC_SCRATCH_PER_BYTE ? NFC_SCRATCH_PER_BYTE : merging;
+    size_t each    = 2 + (t->nfc ? 2 * normal : 0) + most;
+    return text_bytes > (SIZE_MAX - SCRATCH_MARGIN) / each ? SIZE_MAX : each * text_bytes + SCRATCH_MARGIN;
+}
+
+bool tokenizer_encode(const tokenizer *t, const text_part *parts, uint32_t n_parts, arena *scratch, uint32_t *tokens,
+                      uint32_t n_tokens_max, uint32_t *n_tokens, error *err)
+{
+    encoding    e    = {t, scratch, tokens, n_tokens_max, 0};
+    size_t      mark = arena_mark(scratch);
+    marked_text text;
+    bool        done = join_parts(parts, n_parts, scratch, &text, err) &&
+                (text.size == 0 || encode_around(&e, t->added, text, encode_unnormalized, err));
+    arena_rewind(scratch, mark);
+    *n_tokens = (uint32_t)(done ? e.n : 0);
+    return done;
+}
+
+/* ---- what a tokenizer tells about itself ---- */
+
+uint32_t tokenizer_n_vocab(const tokenizer *t)
+{
+    return vocabulary_n_tokens(t->vocabulary);
+}
+
+uint32_t tokenizer_bos(const tokenizer *t)
+{
+    return t->bos;
+}
+
+uint32_t tokenizer_eos(const tokenizer *t)
+{
+    return t->eos;
+}
+
+bool tokenizer_adds_bos(const tokenizer *t)
+{
+    return t->adds_bos;
+}
+
+uint32_t tokenizer_stop_tokens(const tokenizer *t, uint32_t *tokens, uint32_t n_max)
+{
+    for (uint32_t i = 0; i < t->n_stops && i < n_max; i++)
+        tokens[i] = t->stops[i];
+    return t->n_stops;
+}
+
+span tokenizer_chat_template(const tokenizer *t)
+{
+    return (span){t->chat_template ? t->chat_template : "", t->chat_template_bytes};
+}
+
+span tokenizer_token_bytes(const tokenizer *t, uint32_t token)
+{
+    return vocabulary_bytes(t->vocabulary, token);
+}
+
+size_t tokenizer_longest_token(const tokenizer *t)
+{
+    return vocabulary_longest(t->vocabulary);
+}
+
+bool tokenizer_is_special(const tokenizer *t, uint32_t token)
+{
+    return (vocabulary_kinds(t->vocabulary, token) & TOKEN_SPECIAL) != 0;
+}
+
+uint32_t tokenizer_find(const tokenizer *t, span bytes)
+{
+    return vocabulary_find(t->vocabulary, bytes, TOKEN_NORMAL | TOKEN_ADDED | TOKEN_SPECIAL);
+}
+
+/* ---- building ---- */
+
+bool tokenizer_set_chat_template(tokenizer *t, span source, error *err)
+{
+    char *copy = malloc(source.size + 1);
+    if (!copy)
+        return error_set(err, ERR_NO_MEMORY, "no memory for a chat template of %zu bytes", source.size);
+    if (source.size)
+        memcpy(copy, source.data, source.size);
+    copy[source.size] = 0;
+    free(t->chat_template);
+    t->chat_template       = copy;
+    t->chat_template_bytes = source.size;
+    return true;
+}
+
+void tokenizer_add_stop(tokenizer *t, uint32_t token)
+{
+    for (uint32_t i = 0; i < t->n_stops; i++)
+        if (t->stops[i] == token)
+            return;
+    if (token != VOCABULARY_NONE && t->n_stops < TOKENIZER_STOPS_MAX)
+        t->stops[t->n_stops++] = token;
+}
+
+void tokenizer_add_known_stops(tokenizer *t)
+{
+    static const char *const names[] = {
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|endoftext|>",
+        "<|end_of_text|>",
+        "<end_of_turn>",
+        "<|end|>",
+        "<|end_of_turn|>",
+        "<|END_OF_TURN_TOKEN|>",
+        "<|return|>",
+        "<|call|>",
+        "<|endofprompt|>",
+        "<｜end▁of▁sentence｜>", /* DeepSeek's */
+    };
+    /* Harmony (gpt-oss) ends a message with <|end|> and a generation with <|return|>. */
+    bool harmony = vocabulary_find(t->vocabulary, SPAN("<|return|>"), TOKEN_SPECIAL) != VOCABULARY_NONE;
+    for (size_t i = 0; i < COUNT(names); i++)
+        if (!(harmony && strcmp(names[i], "<|end|>") == 0))
+            tokenizer_add_stop(t, vocabulary_find(t->vocabulary, span_of(names[i]), TOKEN_SPECIAL));
+}
+
+/* GPT-2's alphabet (openai/gpt-2, encoder.py, bytes_to_unicode): printable Latin-1 stands for itself, the other 68
+ * bytes are U+0100 onwards in their order. */
+static int byte_of_character(uint32_t c)
+{
+    if ((c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF))
+        return (int)c;
+    if (c >= 0x100 && c <= 0x120)
+        return (int)c - 0x100;
+    if (c >= 0x121 && c <= 0x142)
+        return (int)c - 0x121 + 0x7F;
+    return c == 0x143 ? 0xAD : -1;
+}
+
+size_t tokenizer_bytes_of_spelling(span text, char *out)
+{
+    size_t n = 0;
+    for (size_t at = 0; at < text.size;) {
+        uint32_t c;
+        size_t   n_bytes = utf8_decode((span){text.data + at, text.size - at}, &c);
+        int      byte    = n_bytes ? byte_of_character(c) : -1;
+        if (byte < 0)
+            return SIZE_MAX;
+        out[n++] = (char)byte;
+        at += n_bytes;
+    }
+    return n;
+}

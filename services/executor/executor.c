@@ -1,0 +1,355 @@
+/* The executor actor. Plans wait in a ring of jobs that a thread of their own works off; results come back through the
+ * same ring.
+ *
+ * Bodies of messages die when their handler returns, so a plan is encoded again into its job: microseconds, against the
+ * milliseconds of a pass. */
+#include "executor/executor.h"
+
+#include "base/log.h"
+#include "base/metric.h"
+#include "executor/step.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+/* Two plans and a reset of the scheduler that holds us, behind what earlier ones left. */
+enum { JOBS = 8, PLAN_BYTES_MAX = 8 << 20, PLAN_ARENA_BYTES = 16 << 20 };
+
+/* Written by the actor while waiting, by the compute thread while computing: `state` says whose it is. */
+typedef struct {
+    enum { JOB_FREE, JOB_WAITING, JOB_DONE } state;
+    char        scheduler[BUS_NAME_BYTES + 1];
+    uint64_t    reign;
+    bool        is_reset;
+    uint8_t    *plan;
+    size_t      plan_bytes;
+    arena      *memory; /* of the decoded plan, then of the result */
+    step_result result;
+} job;
+
+typedef struct {
+    actor                  *actor;
+    const executor_options *options;
+    engine                 *engine;
+    char                    scheduler[BUS_NAME_BYTES + 1]; /* the one whose plans are run: it reset us last */
+    uint64_t                reign;                         /* rises with each reset: nobody waits for older results */
+    job                     jobs[JOBS];
+    uint32_t                next_in, next_compute, next_out; /* rising; modulo JOBS */
+    pthread_t               thread;
+    bool                    has_thread;
+    pthread_mutex_t         mutex; /* guards job states and `stopping` */
+    pthread_cond_t          changed;
+    bool                    stopping;
+    metric                 *steps, *tokens, *busy_seconds;
+} executor;
+
+const option_row executor_option_rows[] = {
+    OPTION_STRING(executor_options, model, "--model", "FILE", NULL,
+                  "GGUF file, or a folder with config.json and *.safetensors."),
+    OPTION_STRING(executor_options, model_name, "--served-model-name", "NAME", NULL,
+                  "Name that clients use; from the file by default."),
+    OPTION_STRING(executor_options, backend, "--device", "NAME", NULL,
+                  "cpu, ref or cuda; by default the best there is."),
+    OPTION_STRING(executor_options, variant, "--cpu-variant", "NAME", NULL,
+                  "Instruction set of the CPU kernels (portable, avx2, avx512...); by default the best this CPU has."),
+    OPTION_UINT(executor_options, n_threads, "--threads", "N", 0, 0, 1024, "Threads that compute; 0: one a core."),
+    OPTION_UINT(executor_options, max_model_len, "--max-model-len", "N", 0, 0, 1 << 20,
+                "Positions of one sequence, prompt and output; 0: what the model was trained for."),
+    OPTION_UINT(executor_options, max_num_seqs, "--max-num-seqs", "N", 64, 1, 2048, "Sequences that run at once."),
+    OPTION_UINT(executor_options, max_num_batched_tokens, "--max-num-batched-tokens", "N", 512, 16, 65536,
+                "Tokens of one step."),
+    OPTION_UINT(executor_options, max_logit_rows, "--max-logit-rows", "N", 128, 1, 65536,
+                "Rows of one step that are sampled or scored; each takes the vocabulary's size in floats."),
+    OPTION_BYTES(executor_options, kv_cache_memory, "--kv-cache-memory", 512 << 20, 1 << 16, 1e15,
+                 "Memory for keys and values."),
+    OPTION_CHOICE(executor_options, kv_cache_dtype, "--kv-cache-dtype", "auto|f32|f16|bf16", 0,
+                  "Numbers in the KV cache; auto is f16."),
+};
+const size_t n_executor_option_rows = COUNT(executor_option_rows);
+
+/* ---- computing ---- */
+
+static void compute(executor *x, job *j)
+{
+    if (j->is_reset) {
+        engine_reset(x->engine);
+        return;
+    }
+    arena_reset(j->memory);
+    int64_t     begin = clock_now_ns(clock_system());
+    const void *plan;
+    error       err;
+    if (message_decode(MSG_STEP_PLAN, (span){(const char *)j->plan, j->plan_bytes}, j->memory, &plan, &err)) {
+        j->result = engine_run(x->engine, plan, j->memory);
+    } else {
+        span text = arena_copy(j->memory, span_of(err.text));
+        j->result = (step_result){.error = text.data ? text : SPAN("the plan could not be read")};
+    }
+    int64_t elapsed_ns   = clock_now_ns(clock_system()) - begin;
+    j->result.elapsed_us = (uint32_t)(elapsed_ns / 1000);
+    metric_add(x->busy_seconds, (double)elapsed_ns / 1e9);
+}
+
+static void *compute_thread(void *arg)
+{
+    executor *x = arg;
+    log_set_thread_service("executor");
+    pthread_mutex_lock(&x->mutex);
+    while (!x->stopping) {
+        job *j = &x->jobs[x->next_compute % JOBS];
+        if (j->state != JOB_WAITING) {
+            pthread_cond_wait(&x->changed, &x->mutex);
+            continue;
+        }
+        pthread_mutex_unlock(&x->mutex);
+        compute(x, j);
+        pthread_mutex_lock(&x->mutex);
+        j->state = JOB_DONE;
+        x->next_compute++;
+        actor_wake(x->actor);
+    }
+    pthread_mutex_unlock(&x->mutex);
+    return NULL;
+}
+
+/* The next job that nobody uses; NULL when all wait behind the plans of schedulers that left. */
+static job *take_job(executor *x, const char *scheduler)
+{
+    job *j = &x->jobs[x->next_in % JOBS];
+    pthread_mutex_lock(&x->mutex);
+    bool is_free = j->state == JOB_FREE;
+    pthread_mutex_unlock(&x->mutex);
+    if (!is_free)
+        return NULL;
+    snprintf(j->scheduler, sizeof j->scheduler, "%s", scheduler);
+    j->reign    = x->reign;
+    j->is_reset = false;
+    return j;
+}
+
+static void submit(executor *x, job *j)
+{
+    x->next_in++;
+    pthread_mutex_lock(&x->mutex);
+    j->state = JOB_WAITING;
+    pthread_cond_signal(&x->changed);
+    pthread_mutex_unlock(&x->mutex);
+}
+
+/* ---- messages ---- */
+
+static void send_result(executor *x, const job *j)
+{
+    error err;
+    peer *scheduler = actor_find_peer(x->actor, span_of(j->scheduler));
+    if (!scheduler || j->reign != x->reign)
+        return; /* it left, began anew, or another took over: nobody waits for this */
+    metric_add(x->steps, 1);
+    for (uint32_t i = 0; i < j->result.n_outputs; i++)
+        metric_add(x->tokens, j->result.outputs[i].n_tokens);
+    step_result failed = {.step = j->result.step};
+    bool        sent   = actor_send(x->actor, scheduler, MSG_STEP_RESULT, &j->result, NULL, &err);
+    if (!sent && err.code != ERR_GONE) { /* too large: the scheduler waits for a word of each plan */
+        log_error("step result not sent", "node=%s why=\"%s\"", scheduler->name, err.text);
+        failed.error = span_of(err.text);
+        sent         = actor_send(x->actor, scheduler, MSG_STEP_RESULT, &failed, NULL, NULL);
+    }
+    if (!sent)
+        log_warn("the scheduler left before its result", "node=%s", scheduler->name);
+    actor_grant(x->actor, scheduler, 1);
+}
+
+static void on_turn(void *self)
+{
+    executor *x = self;
+    for (;;) {
+        job *j = &x->jobs[x->next_out % JOBS];
+        pthread_mutex_lock(&x->mutex);
+        int state = j->state;
+        pthread_mutex_unlock(&x->mutex);
+        if (state == JOB_WAITING && x->options->compute_inline) {
+            compute(x, j);
+            x->next_compute++;
+            state = JOB_DONE;
+        }
+        if (state != JOB_DONE)
+            break;
+        if (!j->is_reset)
+            send_result(x, j);
+        pthread_mutex_lock(&x->mutex);
+        j->state = JOB_FREE;
+        pthread_mutex_unlock(&x->mutex);
+        x->next_out++;
+    }
+    if (actor_is_draining(x->actor) && x->next_out == x->next_in)
+        actor_finish(x->actor);
+}
+
+static void on_executor_reset(void *self, const message *m)
+{
+    executor *x = self;
+    x->reign++;
+    x->scheduler[0] = '\0';
+    job *j          = take_job(x, m->from->name);
+    if (!j) {
+        log_error("a reset found no free job", "node=%s", m->from->name);
+        return;
+    }
+    snprintf(x->scheduler, sizeof x->scheduler, "%s", m->from->name);
+    j->is_reset = true;
+    submit(x, j);
+}
+
+/* Its scheduler must plan the same again, here or elsewhere. */
+static void refuse_plan(executor *x, const message *m, const char *why)
+{
+    const step_plan *plan   = m->body;
+    step_result      result = {.step = plan->step, .error = span_of(why)};
+    error            err;
+    log_warn("plan refused", "node=%s why=\"%s\"", m->from->name, why);
+    if (!actor_send(x->actor, m->from, MSG_STEP_RESULT, &result, NULL, &err))
+        log_error("step result not sent", "node=%s why=\"%s\"", m->from->name, err.text);
+    actor_grant(x->actor, m->from, 1);
+}
+
+static void on_step_plan(void *self, const message *m)
+{
+    executor *x = self;
+    job      *j;
+    error     err;
+    if (strcmp(m->from->name, x->scheduler) != 0) {
+        refuse_plan(x, m, "the executor is not held by this scheduler");
+    } else if (!(j = take_job(x, m->from->name))) {
+        refuse_plan(x, m, "the executor still works off the plans of schedulers that left");
+    } else {
+        wire_writer out = {.data = j->plan, .capacity = PLAN_BYTES_MAX};
+        if (!message_encode(MSG_STEP_PLAN, m->body, &out, &err)) {
+            refuse_plan(x, m, err.text);
+            return;
+        }
+        j->plan_bytes = out.size;
+        submit(x, j);
+    }
+}
+
+static void on_peer_up(void *self, peer *p)
+{
+    executor *x = self;
+    if (p->role != ROLE_SCHEDULER)
+        return;
+    executor_ready about = engine_about(x->engine);
+    error          err;
+    if (!actor_send(x->actor, p, MSG_EXECUTOR_READY, &about, NULL, &err))
+        log_error("not announced", "node=%s why=\"%s\"", p->name, err.text);
+}
+
+static void on_peer_down(void *self, peer *p)
+{
+    executor *x = self;
+    if (strcmp(p->name, x->scheduler) == 0)
+        x->scheduler[0] = '\0';
+}
+
+static void on_drain(void *self)
+{
+    (void)self; /* on_turn leaves when the last plan has been answered */
+}
+
+/* ---- life ---- */
+
+static void destroy(void *self)
+{
+    executor *x = self;
+    if (x->has_thread) {
+        pthread_mutex_lock(&x->mutex);
+        x->stopping = true;
+        pthread_cond_signal(&x->changed);
+        pthread_mutex_unlock(&x->mutex);
+        pthread_join(x->thread, NULL);
+    }
+    for (uint32_t i = 0; i < JOBS; i++) {
+        free(x->jobs[i].plan);
+        arena_free(&x->jobs[i].memory);
+    }
+    engine_free(&x->engine);
+    pthread_mutex_destroy(&x->mutex);
+    pthread_cond_destroy(&x->changed);
+    free(x);
+}
+
+static bool take_jobs(executor *x, error *err)
+{
+    for (uint32_t i = 0; i < JOBS; i++) {
+        job *j    = &x->jobs[i];
+        j->plan   = malloc(PLAN_BYTES_MAX);
+        j->memory = arena_new(PLAN_ARENA_BYTES + engine_result_bytes(x->engine), err);
+        if (!j->plan || !j->memory)
+            return error_set(err, ERR_NO_MEMORY, "no memory for step plans");
+    }
+    return true;
+}
+
+static void *create(actor *a, const void *options, error *err)
+{
+    executor *x = calloc(1, sizeof *x);
+    if (!x) {
+        error_set(err, ERR_NO_MEMORY, "no memory for the executor");
+        return NULL;
+    }
+    x->actor   = a;
+    x->options = options;
+    pthread_mutex_init(&x->mutex, NULL);
+    pthread_cond_init(&x->changed, NULL);
+    x->steps        = metric_counter("troupe_executor_steps_total", "", "Passes that this executor ran.");
+    x->tokens       = metric_counter("troupe_executor_tokens_total", "", "Tokens that this executor sampled.");
+    x->busy_seconds = metric_counter("troupe_executor_busy_seconds_total", "", "Time spent computing.");
+    if (!x->options->model) {
+        error_set(err, ERR_INVALID, "--model is missing: a GGUF file, or a folder with config.json and *.safetensors");
+        destroy(x);
+        return NULL;
+    }
+    x->engine = engine_new(x->options, err);
+    if (!x->engine || !take_jobs(x, err)) {
+        destroy(x);
+        return NULL;
+    }
+    if (!x->options->compute_inline) {
+        if (pthread_create(&x->thread, NULL, compute_thread, x) != 0) {
+            error_set(err, ERR_NO_MEMORY, "no thread to compute on");
+            destroy(x);
+            return NULL;
+        }
+        x->has_thread = true;
+    }
+    executor_ready about = engine_about(x->engine);
+    log_info("model loaded", "model=\"%.*s\" device=\"%.*s\" kv_blocks=%u max_model_len=%u", SPAN_ARG(about.model),
+             SPAN_ARG(about.device), about.n_kv_blocks, about.max_model_len);
+    return x;
+}
+
+static uint32_t load(const void *self)
+{
+    const executor *x = self;
+    return x->next_in - x->next_out;
+}
+
+static const actor_route routes[] = {
+    {MSG_EXECUTOR_RESET, on_executor_reset}, /* a scheduler takes this executor over */
+    {MSG_STEP_PLAN, on_step_plan},           /* one forward pass to run */
+};
+
+const actor_class executor_class = {
+    .name         = "executor",
+    .role         = ROLE_EXECUTOR,
+    .fenced_roles = 1 << ROLE_SCHEDULER,
+    .routes       = routes,
+    .n_routes     = COUNT(routes),
+    .create       = create,
+    .destroy      = destroy,
+    .on_turn      = on_turn,
+    .on_peer_up   = on_peer_up,
+    .on_peer_down = on_peer_down,
+    .on_drain     = on_drain,
+    .load         = load,
+};

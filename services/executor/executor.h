@@ -1,0 +1,31 @@
+/* The executor: holds the weights and the KV cache of one model on one device, runs step plans, and samples.
+ *
+ * It connects to a scheduler, says what it holds, and does what the plans say. It keeps up to two plans, so that the
+ * next one is there when a pass ends; a thread of its own computes, so that heartbeats go out while it does. */
+#ifndef TROUPE_EXECUTOR_EXECUTOR_H
+#define TROUPE_EXECUTOR_EXECUTOR_H
+
+#include "actor/actor.h"
+#include "base/option.h"
+
+typedef struct {
+    const char *model;                  /* GGUF file, or a folder with safetensors */
+    const char *model_name;             /* as clients call it; NULL: from the file */
+    const char *backend;                /* cpu, ref, cuda; NULL: the best there is */
+    const char *variant;                /* of the cpu backend; NULL: the best there is */
+    uint64_t    n_threads;              /* 0: one a core */
+    uint64_t    max_model_len;          /* positions of one sequence; 0: what the model was trained for */
+    uint64_t    max_num_seqs;           /* sequences at once */
+    uint64_t    max_num_batched_tokens; /* tokens of one step */
+    uint64_t    max_logit_rows;         /* rows of one step that are sampled or scored */
+    uint64_t    kv_cache_memory;        /* bytes */
+    uint32_t    kv_cache_dtype;         /* index into auto|f32|f16|bf16 */
+    bool        compute_inline;         /* simulations: compute on the actor's thread */
+} executor_options;
+
+extern const option_row executor_option_rows[];
+extern const size_t     n_executor_option_rows;
+
+extern const actor_class executor_class;
+
+#endif

@@ -1,0 +1,30 @@
+/* Runs step plans on one model: the part of the executor that knows nothing of the bus.
+ *
+ * A slot remembers one sequence: its tokens, sampling parameters and block table. Everything is allocated in
+ * engine_new. */
+#ifndef TROUPE_EXECUTOR_STEP_H
+#define TROUPE_EXECUTOR_STEP_H
+
+#include "executor/executor.h"
+#include "model/model.h"
+
+typedef struct engine engine;
+
+/* Opens the device and the model, takes KV cache and activations. The error says which of them failed and why. */
+engine *engine_new(const executor_options *options, error *err);
+void    engine_free(engine **e);
+
+/* What executor.ready says; strings live as long as the engine. */
+executor_ready engine_about(const engine *e);
+
+/* Forgets every slot. */
+void engine_reset(engine *e);
+
+/* Runs one plan. The result and all it points to are in `memory`. A plan that asks for the impossible, or an arena that
+ * is too small, gives a result whose error says so; nothing was computed then, and the slots it opened stay open. */
+step_result engine_run(engine *e, const step_plan *plan, arena *memory);
+
+/* Bytes that the result of any plan may take. */
+size_t engine_result_bytes(const engine *e);
+
+#endif

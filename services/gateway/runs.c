@@ -1,0 +1,429 @@
+/* Runs: one message to a tokenizer each, sent again under the next attempt when something downstream dies.
+ *
+ * Delivery is at least once, effect exactly once: of what comes back only the current attempt is heard, and of that
+ * only what begins where the client's tokens end. */
+#include "services/gateway/state.h"
+
+#include "base/log.h"
+#include "base/random.h"
+
+#include <assert.h>
+
+enum { REST_FIRST_MS = 50, REST_FACTOR = 4, HOLD_MS = 250 };
+
+/* ---- the table ---- */
+
+static uint32_t table_place(const request_id *id)
+{
+    uint32_t word;
+    memcpy(&word, id->bytes, sizeof word); /* ids of runs are our own, and random */
+    return word % RUN_TABLE_SIZE;
+}
+
+run *run_find(gateway *g, const request_id *id)
+{
+    run *r = g->table[table_place(id)];
+    while (r && !request_id_equal(&r->id, id))
+        r = r->next_in_table;
+    return r;
+}
+
+bool run_new_id(gateway *g, run *r, error *err)
+{
+    if (!random_bytes(r->id.bytes, sizeof r->id.bytes, err))
+        return false;
+    run **place      = &g->table[table_place(&r->id)];
+    r->next_in_table = *place;
+    *place           = r;
+    return true;
+}
+
+/* ---- the queue ---- */
+
+void run_wait(gateway *g, run *r)
+{
+    assert(r->state != RUN_WAITING || (!r->next && !r->previous));
+    r->state    = RUN_WAITING;
+    r->previous = g->waiting_last;
+    r->next     = NULL;
+
+    *(g->waiting_last ? &g->waiting_last->next : &g->waiting_first) = r;
+    g->waiting_last                                                 = r;
+    metric_set(g->metrics.waiting, ++g->n_waiting);
+}
+
+static void leave_queue(gateway *g, run *r)
+{
+    *(r->previous ? &r->previous->next : &g->waiting_first) = r->next;
+    *(r->next ? &r->next->previous : &g->waiting_last)      = r->previous;
+    r->next = r->previous = NULL;
+    metric_set(g->metrics.waiting, --g->n_waiting);
+}
+
+/* ---- sending ---- */
+
+static envelope about(const run *r)
+{
+    envelope e = {.request = r->id, .attempt = r->attempt, .deadline_unix_ms = r->answer->deadline_unix_ms};
+    memcpy(e.trace, r->answer->about.trace, sizeof e.trace);
+    return e;
+}
+
+typedef struct {
+    gateway          *gateway;
+    const gen_cancel *body;
+    const envelope   *about;
+} cancel_call;
+
+static void cancel_at(void *arg, peer *p)
+{
+    const cancel_call *call = arg;
+    error              err;
+    if (!actor_send(call->gateway->actor, p, MSG_GEN_CANCEL, call->body, call->about, &err))
+        log_debug("could not cancel", "peer=%s why=\"%s\"", p->name, err.text);
+}
+
+static void cancel(gateway *g, const envelope *e, cancel_reason reason)
+{
+    gen_cancel  body = {.all = true, .reason = reason};
+    cancel_call call = {g, &body, e};
+    actor_each_peer(g->actor, ROLE_SCHEDULER, cancel_at, &call);
+}
+
+/* Says what the client has already. */
+static bool fill_resume(run *r)
+{
+    text_request *body   = r->body;
+    resume_point *points = arena_take_array(r->answer->memory, r->n_choices, sizeof *points);
+    if (!points)
+        return false;
+    for (uint32_t i = 0; i < r->n_choices; i++)
+        points[i] = (resume_point){.choice   = i,
+                                   .n_tokens = r->choices[i].n_tokens,
+                                   .tokens   = r->choices[i].tokens,
+                                   .finished = r->choices[i].finished};
+    body->n_resume = r->n_choices;
+    body->resume   = points;
+    return true;
+}
+
+/* False when the run has to go on waiting. */
+static bool send_run(gateway *g, run *r, peer *tokenizer)
+{
+    error    err;
+    envelope e = about(r);
+    leave_queue(g, r);
+    if (r->attempt > 0 && r->type == MSG_TEXT_REQUEST && !fill_resume(r)) {
+        error_set(&err, ERR_NO_MEMORY, "the request outgrew the memory of one request");
+        answer_refuse(r->answer, &err, (span){0}, 0);
+        return true;
+    }
+    if (actor_send(g->actor, tokenizer, r->type, r->body, &e, &err)) {
+        r->state     = RUN_SENT;
+        r->tokenizer = tokenizer;
+        return true;
+    }
+    if (err.code != ERR_GONE && err.code != ERR_OVERLOADED) {
+        answer_refuse(r->answer, &err, (span){0}, 0);
+        return true;
+    }
+    run_wait(g, r);
+    return false;
+}
+
+void runs_pump(gateway *g)
+{
+    bool lacking = gateway_lacks_parts(g) != NULL;
+    for (run *r = g->waiting_first, *next; r; r = next) {
+        peer    *tokenizer = actor_pick_peer(g->actor, ROLE_TOKENIZER, NULL);
+        uint32_t n_answers = g->n_answers;
+        next               = r->next;
+        if (!tokenizer)
+            return;
+        if (r->type == MSG_TEXT_REQUEST && lacking)
+            continue; /* nobody could compute it; another attempt would be spent for nothing */
+        if (!send_run(g, r, tokenizer))
+            return;
+        if (g->n_answers != n_answers)
+            next = g->waiting_first; /* an answer ended, and took its runs out of the queue */
+    }
+}
+
+/* ---- ending ---- */
+
+void run_forget(gateway *g, run *r)
+{
+    if (r->state == RUN_WAITING)
+        leave_queue(g, r);
+    actor_timer_cancel(g->actor, &r->rest);
+    if (r->type == MSG_TEXT_REQUEST && (r->state == RUN_SENT || (r->state != RUN_DONE && r->attempt > 0))) {
+        envelope e = about(r);
+        cancel(g, &e, CANCEL_REASON_CLIENT_LEFT);
+    }
+    run **place = &g->table[table_place(&r->id)];
+    while (*place && *place != r)
+        place = &(*place)->next_in_table;
+    if (*place)
+        *place = r->next_in_table;
+    r->state = RUN_DONE;
+}
+
+/* ---- trying again ---- */
+
+static void on_rested(void *self, actor_timer *timer)
+{
+    run *r = (run *)((char *)timer - offsetof(run, rest));
+    run_wait(self, r);
+}
+
+static void try_again(gateway *g, run *r, const error *why)
+{
+    if (r->attempt >= ATTEMPT_LAST) {
+        metric_add(g->metrics.retry_exhausted, 1);
+        answer_refuse(r->answer, why, (span){0}, 1000);
+        return;
+    }
+    envelope old = about(r);
+    if (r->type == MSG_TEXT_REQUEST)
+        cancel(g, &old, CANCEL_REASON_SUPERSEDED);
+    metric_add(g->metrics.retries, 1);
+    log_warn("sends a request again", "attempt=%u why=\"%s\"", r->attempt + 1, why->text);
+    int64_t rest_ms = REST_FIRST_MS;
+    for (uint32_t i = 0; i < r->attempt; i++)
+        rest_ms *= REST_FACTOR;
+    r->attempt++;
+    r->state     = RUN_RESTING;
+    r->tokenizer = r->postprocessor = NULL;
+    gateway_timer_set(g, &r->rest, rest_ms * NS_PER_MS, on_rested);
+}
+
+/* Calls visit for every run; an answer may end meanwhile, alone of all. */
+static void each_run(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg)
+{
+    for (answer *a = g->answers, *next; a; a = next) {
+        next           = a->next;
+        uint32_t n     = a->n_runs;
+        uint32_t total = g->n_answers;
+        for (uint32_t i = 0; i < n; i++) {
+            visit(g, &a->runs[i], arg);
+            if (g->n_answers < total)
+                break; /* this answer is gone */
+        }
+    }
+}
+
+static void lose_peer(gateway *g, run *r, void *arg)
+{
+    const peer *p = arg;
+    error       why;
+    if (r->state != RUN_SENT)
+        return;
+    /* A scheduler's requests can't be told from another's; a tokenizer's are lost unless an answer has begun. */
+    bool begun = r->postprocessor != NULL;
+    if (r->postprocessor != p && !(r->tokenizer == p && !begun) &&
+        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST)) {
+        if (r->tokenizer == p)
+            r->tokenizer = NULL;
+        return;
+    }
+    error_set(&why, ERR_GONE, "a %s left while it worked on this request", role_name(p->role));
+    try_again(g, r, &why);
+}
+
+void runs_peer_down(gateway *g, peer *p)
+{
+    each_run(g, lose_peer, p);
+}
+
+static void expire(gateway *g, run *r, void *arg)
+{
+    if (r->state == RUN_WAITING || r->state == RUN_RESTING)
+        answer_refuse(r->answer, arg, (span){0}, 5000);
+    (void)g;
+}
+
+void runs_expire_waiting(gateway *g)
+{
+    error       why;
+    const char *lacks = gateway_lacks_parts(g);
+    error_set(&why, ERR_NOT_READY, "%s", lacks ? lacks : "a part of the system is away");
+    each_run(g, expire, &why);
+}
+
+/* An attempt after the first is for a client that was promised an answer: the system may need a moment to come up
+ * again. */
+static bool may_hold(gateway *g, run *r)
+{
+    int64_t now = gateway_now_ns(g);
+    if (r->held_since_ns == 0)
+        r->held_since_ns = now;
+    r->state = RUN_RESTING;
+    return (double)(now - r->held_since_ns) / 1e9 <= g->options->resume_wait_s;
+}
+
+void runs_on_refused(gateway *g, const envelope *e, error_code code, span text, span field, uint32_t retry_after_ms)
+{
+    run  *r = run_find(g, &e->request);
+    error why;
+    if (!r || r->attempt != e->attempt || r->state != RUN_SENT)
+        return;
+    if (code <= ERR_NONE || code >= N_ERRORS)
+        code = ERR_INTERNAL;
+    error_set(&why, code, "%.*s", SPAN_ARG(text));
+    if (code == ERR_GONE)
+        try_again(g, r, &why);
+    else if (r->attempt > 0 && (code == ERR_OVERLOADED || code == ERR_NOT_READY) && may_hold(g, r))
+        gateway_timer_set(g, &r->rest, HOLD_MS * NS_PER_MS, on_rested); /* nobody took this attempt: it isn't spent */
+    else
+        answer_refuse(r->answer, &why, field, retry_after_ms);
+}
+
+/* ---- receiving ---- */
+
+static bool keep_tokens(run *r, choice_state *c, const text_delta *d)
+{
+    if (c->n_tokens + d->n_tokens > c->tokens_capacity) {
+        uint32_t capacity = c->tokens_capacity ? c->tokens_capacity : 32;
+        while (capacity < c->n_tokens + d->n_tokens)
+            capacity *= 2;
+        uint32_t *tokens = arena_take_array(r->answer->memory, capacity, sizeof *tokens);
+        if (!tokens)
+            return false;
+        if (c->n_tokens > 0)
+            memcpy(tokens, c->tokens, c->n_tokens * sizeof *tokens);
+        c->tokens          = tokens;
+        c->tokens_capacity = capacity;
+    }
+    if (d->n_tokens > 0)
+        memcpy(c->tokens + c->n_tokens, d->tokens, d->n_tokens * sizeof *d->tokens);
+    c->n_tokens += d->n_tokens;
+    return true;
+}
+
+static bool deliver_or_end(run *r, const text_delta *d)
+{
+    error err;
+    if (r->answer->sink->delta(r->answer, r, d, &err))
+        return true;
+    answer_refuse(r->answer, &err, (span){0}, 0);
+    return false;
+}
+
+static void end_choice(run *r, choice_state *c, const text_delta *d)
+{
+    answer *a   = r->answer;
+    c->finished = true;
+    c->finish = a->finish = d->finish;
+    c->usage              = d->usage;
+    if (c->usage.completion_tokens < c->n_tokens)
+        c->usage.completion_tokens = c->n_tokens;
+    if (--r->n_open > 0)
+        return;
+    r->state = RUN_DONE;
+    run_forget(a->gateway, r);
+    if (--a->n_open == 0)
+        answer_finish(a);
+}
+
+bool run_deliver(run *r, const text_delta *d)
+{
+    choice_state *c = &r->choices[d->choice];
+    text_delta    rest;
+    error         err;
+    if (d->prompt) {
+        uint32_t n     = d->n_tokens > d->n_logprobs ? d->n_tokens : d->n_logprobs;
+        uint32_t n_end = d->index + n;
+        bool     known = c->echoed && n_end <= c->n_prompt_seen;
+        c->echoed      = true;
+        if (known)
+            return true;
+        if (d->index < c->n_prompt_seen && d->n_logprobs > c->n_prompt_seen - d->index) {
+            uint32_t n_seen = c->n_prompt_seen - d->index; /* another attempt cuts the prompt in other places */
+            rest            = *d;
+            rest.logprobs += n_seen;
+            rest.n_logprobs -= n_seen;
+            rest.text = (span){0};
+            d         = &rest;
+        }
+        c->n_prompt_seen = n_end;
+        if (d->finish == FINISH_REASON_NONE)
+            return deliver_or_end(r, d);
+    } else {
+        if (!keep_tokens(r, c, d)) {
+            error_set(&err, ERR_NO_MEMORY, "the answer outgrew the memory of one request");
+            answer_refuse(r->answer, &err, (span){0}, 0);
+            return false;
+        }
+        answer_saw_tokens(r->answer, d->n_tokens);
+    }
+    if (d->finish != FINISH_REASON_NONE && d->stop_reason.size)
+        c->stop_reason = arena_copy(r->answer->memory, d->stop_reason);
+    if (!deliver_or_end(r, d))
+        return false;
+    if (d->finish == FINISH_REASON_NONE)
+        return true;
+    bool last = r->n_open == 1 && r->answer->n_open == 1;
+    end_choice(r, c, d);
+    return !last;
+}
+
+/* Of a message that begins before the client's tokens end only the end is new. False: nothing of it is. */
+static bool trim(const choice_state *c, text_delta *d)
+{
+    if (d->prompt || d->index == c->n_tokens)
+        return true;
+    if (d->finish == FINISH_REASON_NONE || d->index + d->n_tokens != c->n_tokens)
+        return false;
+    d->index      = c->n_tokens;
+    d->n_tokens   = 0;
+    d->n_logprobs = 0;
+    d->text       = (span){0};
+    return true;
+}
+
+static void ended_badly(gateway *g, run *r, const text_delta *d)
+{
+    error why;
+    if (d->finish == FINISH_REASON_CANCELLED) {
+        error_set(&why, ERR_GONE, "the request was cancelled downstream");
+        try_again(g, r, &why);
+        return;
+    }
+    if (d->finish == FINISH_REASON_TIMEOUT)
+        error_set(&why, ERR_TIMEOUT, "the deadline passed before the answer was complete");
+    else
+        error_set(&why, ERR_INTERNAL, "the generation failed%s%.*s", d->error.size ? ": " : "", SPAN_ARG(d->error));
+    answer_refuse(r->answer, &why, (span){0}, 0);
+}
+
+void runs_on_delta(gateway *g, const message *m)
+{
+    text_delta d = *(const text_delta *)m->body;
+    run       *r = run_find(g, &m->envelope->request);
+    if (!r || m->envelope->attempt != r->attempt || r->state != RUN_SENT || d.choice >= r->n_choices ||
+        r->type != MSG_TEXT_REQUEST) {
+        metric_add(g->metrics.deltas_dropped, 1);
+        /* A cancel can overtake its request on the way to the scheduler; then it has to be said again. */
+        if ((!r || m->envelope->attempt < r->attempt) && d.finish == FINISH_REASON_NONE)
+            cancel(g, m->envelope, CANCEL_REASON_SUPERSEDED);
+        return;
+    }
+    choice_state *c  = &r->choices[d.choice];
+    r->postprocessor = m->from;
+    r->held_since_ns = 0;
+    if (c->finished || (!d.prompt && d.index < c->n_tokens && !trim(c, &d))) {
+        metric_add(g->metrics.deltas_dropped, 1);
+        return;
+    }
+    if (!d.prompt && d.index > c->n_tokens) {
+        error why;
+        error_set(&why, ERR_GONE, "text was lost on its way: choice %u goes on at token %u, %u are there", d.choice,
+                  d.index, c->n_tokens);
+        try_again(g, r, &why);
+        return;
+    }
+    if (d.finish == FINISH_REASON_CANCELLED || d.finish == FINISH_REASON_TIMEOUT || d.finish == FINISH_REASON_ERROR)
+        ended_badly(g, r, &d);
+    else
+        run_deliver(r, &d);
+}

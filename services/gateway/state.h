@@ -1,0 +1,203 @@
+/* What the gateway knows, and who may change it.
+ *
+ * An `answer` is what one client waits for: an HTTP request, or a text.request of a client on the bus. It has one `run`
+ * for each prompt: a message to a tokenizer under an id of its own, sent again under the next attempt when something
+ * downstream died. A run has a choice_state for each choice, with the tokens that the client has already.
+ *
+ *   endpoints.c, bus_clients.c   take requests in, make answers
+ *   runs.c                       send, receive, try again
+ *   answers.c                    begin and end
+ *   http_answers.c               what an HTTP client sees  (bus_clients.c has it for the bus) */
+#ifndef TROUPE_GATEWAY_STATE_H
+#define TROUPE_GATEWAY_STATE_H
+
+#include "base/arena.h"
+#include "base/metric.h"
+#include "services/gateway/api_keys.h"
+#include "services/gateway/front_rules.h"
+#include "services/gateway/gateway.h"
+#include "services/gateway/http_server.h"
+#include "services/gateway/openai_response.h"
+
+#include <event2/event.h>
+#include <stdatomic.h>
+
+typedef struct gateway gateway;
+typedef struct answer  answer;
+
+enum {
+    RUN_TABLE_SIZE = 8192,
+    ATTEMPT_LAST   = 3, /* attempts are 0 to 3 */
+    N_FINISHES     = 8
+};
+
+/* How far one choice has come. */
+typedef struct {
+    uint32_t      n_tokens, tokens_capacity;
+    uint32_t     *tokens;        /* delivered to the client */
+    uint32_t      n_prompt_seen; /* tokens of the prompt's echo that were delivered */
+    bool          echoed;
+    bool          begun; /* the client has seen this choice */
+    bool          finished;
+    finish_reason finish;
+    usage         usage;
+    span          stop_reason;
+    size_t        text_size, text_capacity; /* collected answers: the text, and its log probabilities */
+    char         *text;
+    uint32_t      n_logprobs, logprobs_capacity;
+    text_logprob *logprobs;
+} choice_state;
+
+typedef enum {
+    RUN_WAITING, /* for a tokenizer with a credit; in gateway.waiting */
+    RUN_RESTING, /* before its next attempt */
+    RUN_SENT,
+    RUN_DONE
+} run_state;
+
+typedef struct run {
+    answer       *answer;
+    uint32_t      index; /* in answer->runs */
+    run_state     state;
+    request_id    id;
+    uint32_t      attempt;
+    uint16_t      type; /* MSG_TEXT_REQUEST, MSG_TEXT_ENCODE or MSG_TEXT_DECODE */
+    void         *body; /* of that type; a text_request's resume is filled in when it is sent again */
+    peer         *tokenizer, *postprocessor; /* that have it, as far as is known */
+    uint32_t      n_choices, n_open;
+    choice_state *choices;
+    actor_timer   rest;
+    int64_t       held_since_ns; /* refused for lack of a part that is coming back; 0: not */
+    struct run   *next_in_table;
+    struct run   *next, *previous; /* waiting */
+} run;
+
+/* What a kind of client sees. An answer ends with `done` or `refused`, once. */
+typedef struct {
+    /* New text of one choice. False: *err ends the answer. */
+    bool (*delta)(answer *a, run *r, const text_delta *d, error *err);
+    void (*done)(answer *a);
+    void (*refused)(answer *a, const error *why, span field, uint32_t retry_after_ms);
+    void (*encoded)(answer *a, const text_encoded *body);
+    void (*decoded)(answer *a, const text_decoded *body);
+} answer_sink;
+
+struct answer {
+    gateway           *gateway;
+    const answer_sink *sink;
+    arena             *memory; /* this struct is in it too */
+    size_t             kept_bytes;
+    answer            *next, *previous;
+    const char        *what; /* for the log: "chat", "completion", ... */
+    uint32_t           n_runs, n_open;
+    run               *runs;
+    uint32_t           n_choices; /* of each run */
+    bool               sums;      /* it generates: counted in the metrics of requests */
+    bool               score_only;
+    int64_t            arrived_ns, first_ns, last_ns;
+    int64_t            deadline_unix_ms;
+    actor_timer        deadline;
+    finish_reason      finish; /* of the last choice that ended */
+    bool               from_front_rule;
+
+    http_handle   handle; /* HTTP */
+    openai_answer head;
+    bool          stream, streaming;
+
+    peer    *client; /* the bus */
+    envelope about;  /* of the client's message */
+};
+
+typedef struct {
+    metric *received, *in_hand, *waiting, *retries, *client_gone, *first_token, *inter_token, *elapsed;
+    metric *prompt_tokens, *request_prompt_tokens, *request_generation_tokens;
+    metric *status[5]; /* 2xx to 5xx, and clients that left */
+    metric *finished[N_FINISHES];
+    metric *overloaded, *deltas_dropped, *retry_exhausted;
+} gateway_metrics;
+
+struct gateway {
+    actor                 *actor;
+    const gateway_options *options;
+    struct event_base     *base;
+    struct event          *wake; /* the actor's descriptor */
+    struct event          *until;
+    int                    wake_fd;
+    http_server           *http;
+    api_keys              *keys; /* NULL: open to everybody */
+    front_rules           *rules;
+    span                   model;
+    char                  *out; /* JSON is written here before it is sent */
+    size_t                 out_bytes;
+    run                   *table[RUN_TABLE_SIZE];
+    run                   *waiting_first, *waiting_last;
+    uint32_t               n_waiting;
+    answer                *answers;
+    uint32_t               n_answers;
+    size_t                 kept_bytes;
+    int64_t                unready_since_ns; /* 0: everything needed is there */
+    int64_t                created_s;
+    actor_timer            tick;
+    atomic_bool            reload_asked;
+    gateway_metrics        metrics;
+};
+
+/* gateway.c */
+
+/* What is missing before a request can be answered; NULL when nothing is. */
+const char *gateway_lacks(const gateway *g);
+const char *gateway_lacks_parts(const gateway *g); /* the same for requests in hand, which a drain finishes */
+void        gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*fire)(void *, actor_timer *));
+int64_t     gateway_now_ns(const gateway *g); /* not the turn's: callbacks of HTTP come between turns */
+
+/* Refuses what can't be begun now: draining, not ready, too many requests, too much memory. */
+bool gateway_may_take(gateway *g, const answer *a, error *err);
+
+/* answers.c */
+
+/* Makes an answer in `memory`, which it owns from then on, with `n_runs` runs of n_choices each; the caller fills in
+ * the bodies. NULL (memory freed) with *err. */
+answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t n_runs, uint32_t n_choices, error *err);
+
+/* Sends every run, or answers from a front rule that `question` matches. `timeout_s` 0: the server's. */
+void answer_start(answer *a, double timeout_s, span question);
+
+/* All three free the answer. */
+void answer_finish(answer *a);
+void answer_refuse(answer *a, const error *why, span field, uint32_t retry_after_ms);
+void answer_abandon(answer *a); /* the client left: cancels what runs */
+
+void answer_saw_tokens(answer *a, uint32_t n); /* first token, time between tokens */
+void answer_usage(const answer *a, usage *sum);
+
+/* runs.c */
+run *run_find(gateway *g, const request_id *id);
+bool run_new_id(gateway *g, run *r, error *err);
+void run_forget(gateway *g, run *r); /* cancels it when it is still open */
+void run_wait(gateway *g, run *r);   /* to the end of the queue */
+void runs_pump(gateway *g);          /* sends what waits while there are credits */
+void runs_expire_waiting(gateway *g);
+void runs_peer_down(gateway *g, peer *p);
+void runs_on_delta(gateway *g, const message *m);
+void runs_on_refused(gateway *g, const envelope *about, error_code code, span text, span field,
+                     uint32_t retry_after_ms);
+bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
+
+/* http_answers.c */
+extern const answer_sink http_sink;
+void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms);
+void http_reply_json(gateway *g, http_handle handle, int status, json_out *j);
+
+/* endpoints.c */
+void endpoints_on_request(void *context, const http_request *request);
+void endpoints_on_gone(void *context, http_handle handle, void *owner, http_gone why);
+void endpoints_on_writable(void *context, http_handle handle, void *owner);
+
+/* bus_clients.c */
+void bus_on_request(void *self, const message *m);
+void bus_on_cancel(void *self, const message *m);
+void bus_on_encode(void *self, const message *m);
+void bus_on_decode(void *self, const message *m);
+void bus_client_down(gateway *g, peer *p);
+
+#endif

@@ -1,0 +1,90 @@
+/* The order of judges: what the filter blocks is never said, whatever else would have ended the choice. */
+#include "postprocessor/choice.h"
+
+#include <assert.h>
+
+/* A detokenizer's own memory: see detokenizer.h. Text it keeps back and hands out at once, three bytes a byte. */
+static size_t detokenizer_text_bytes(const tokenizer *t)
+{
+    return DETOKENIZER_STOP_BYTES_MAX + 3 * (UTF8_BYTES_MAX + tokenizer_longest_token(t));
+}
+
+size_t choice_bytes(const tokenizer *t)
+{
+    size_t stop = 3 * (DETOKENIZER_STOP_BYTES_MAX + 1) + 64; /* the string, and two bytes of automaton for each */
+    return sizeof(choice) + 2048 + detokenizer_text_bytes(t) + DETOKENIZER_STOPS_MAX * stop + FILTER_STREAM_BYTES_MAX;
+}
+
+size_t choice_output_bytes_max(const tokenizer *t)
+{
+    return 2 * filter_output_bytes_max(detokenizer_text_bytes(t));
+}
+
+bool choice_init(choice *c, arena *memory, const choice_options *options, error *err)
+{
+    const output_params *output = options->output;
+    detokenizer_options  how    = {options->tokenizer, output->stop, output->n_stop, output->include_stop,
+                                   output->special_tokens};
+    c->options                  = *options;
+    c->detokenizer              = detokenizer_new(memory, &how, err);
+    if (!c->detokenizer)
+        return false;
+    if (options->filter)
+        c->filter = filter_stream_new(memory, options->filter, err);
+    return !options->filter || c->filter;
+}
+
+span choice_printed(const choice *c, uint32_t token)
+{
+    if (!c->options.output->special_tokens && tokenizer_is_special(c->options.tokenizer, token))
+        return (span){0};
+    return tokenizer_token_bytes(c->options.tokenizer, token);
+}
+
+/* False when the filter blocks. */
+static bool say(choice *c, span text, filter_output *out)
+{
+    if (c->filter)
+        return filter_stream_push(c->filter, text, out);
+    assert(out->capacity - out->size >= text.size);
+    if (text.size > 0)
+        memcpy(out->data + out->size, text.data, text.size);
+    out->size += text.size;
+    return true;
+}
+
+static choice_end blocked(choice *c)
+{
+    c->ended         = true;
+    const char *rule = output_filter_rule_name(c->options.filter, filter_stream_blocked_by(c->filter));
+    return (choice_end){FINISH_REASON_CONTENT_FILTER, span_of(rule)};
+}
+
+choice_end choice_finish(choice *c, finish_reason reason, filter_output *out)
+{
+    bool passes = say(c, detokenizer_finish(c->detokenizer), out);
+    if (!passes || (c->filter && !filter_stream_finish(c->filter, out)))
+        return blocked(c);
+    c->ended = true;
+    return (choice_end){reason, {0}};
+}
+
+choice_end choice_push(choice *c, uint32_t token, filter_output *out)
+{
+    span     text;
+    uint32_t stop;
+    c->n_tokens++;
+    text_position_advance(&c->position, choice_printed(c, token));
+    bool stopped = detokenizer_push(c->detokenizer, token, &text, &stop);
+    if (!say(c, text, out))
+        return blocked(c);
+    if (stopped) {
+        choice_end end = choice_finish(c, FINISH_REASON_STOP, out);
+        if (end.reason == FINISH_REASON_STOP)
+            end.stop_reason = c->options.output->stop[stop];
+        return end;
+    }
+    if (c->options.repetition_limit && repetition_add(&c->repetition, token, c->options.repetition_limit))
+        return choice_finish(c, FINISH_REASON_REPETITION, out);
+    return (choice_end){FINISH_REASON_NONE, {0}};
+}

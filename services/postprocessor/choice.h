@@ -1,0 +1,59 @@
+/* One choice of a request on its way from tokens to text: detokenizer and stop strings, then the output filter, and a
+ * look for endless repetition. */
+#ifndef TROUPE_POSTPROCESSOR_CHOICE_H
+#define TROUPE_POSTPROCESSOR_CHOICE_H
+
+#include "bus/messages.h"
+#include "postprocessor/output_filter.h"
+#include "postprocessor/repetition.h"
+#include "postprocessor/text_position.h"
+#include "text/detokenizer.h"
+
+/* Tokens that made no text yet wait for company, at most so many. */
+enum { CHOICE_HELD_MAX = 64 };
+
+typedef struct {
+    const tokenizer     *tokenizer;
+    const output_params *output;           /* its stop strings live as long as the choice */
+    output_filter       *filter;           /* NULL: none */
+    uint32_t             repetition_limit; /* 0: off; else at least 2 */
+} choice_options;
+
+typedef struct {
+    choice_options options;
+    detokenizer   *detokenizer;
+    filter_stream *filter; /* NULL: none */
+    repetition     repetition;
+    text_position  position; /* of the next token */
+    uint32_t       n_tokens;
+    uint32_t       n_held; /* the last tokens, which no delta accounted for yet */
+    uint32_t       held[CHOICE_HELD_MAX];
+    uint32_t       n_cached, n_drafted, n_accepted;
+    bool           ended;
+} choice;
+
+/* Why a choice ended; reason none: it goes on. */
+typedef struct {
+    finish_reason reason;
+    span          stop_reason; /* lives as long as the choice */
+} choice_end;
+
+/* What choice_init takes of the arena, at most. */
+size_t choice_bytes(const tokenizer *t);
+
+/* What one token, and the end after it, append at most. */
+size_t choice_output_bytes_max(const tokenizer *t);
+
+/* `c` is zero. ERR_INVALID names what is wrong with the stop strings. */
+bool choice_init(choice *c, arena *memory, const choice_options *options, error *err) MUST_CHECK;
+
+/* Adds one token and appends to *out the text that became final. */
+choice_end choice_push(choice *c, uint32_t token, filter_output *out);
+
+/* Ends it: appends what was kept back. The reason is another than `reason` when the last text was blocked. */
+choice_end choice_finish(choice *c, finish_reason reason, filter_output *out);
+
+/* The bytes that `token` prints as; empty for a control token that is skipped. */
+span choice_printed(const choice *c, uint32_t token);
+
+#endif

@@ -1,0 +1,199 @@
+/* What the scheduler knows: requests, their sequences, executors and the plans in flight. Internal to
+ * services/scheduler. */
+#ifndef TROUPE_SCHEDULER_STATE_H
+#define TROUPE_SCHEDULER_STATE_H
+
+#include "base/metric.h"
+#include "kv/block_pool.h"
+#include "scheduler/scheduler.h"
+#include "store/store.h"
+
+enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096 };
+
+typedef struct scheduler     scheduler;
+typedef struct request       request;
+typedef struct executor_link executor_link;
+typedef struct beam_search   beam_search;
+typedef struct metadata      metadata;
+
+typedef enum {
+    SEQUENCE_WAITING, /* in the queue; holds no slot and no block */
+    SEQUENCE_RUNNING, /* has a slot on `executor` */
+    SEQUENCE_ENDED,
+} sequence_state;
+
+typedef enum {
+    DRAFT_OFF,     /* plan it as usual */
+    DRAFT_WANTED,  /* ask a drafter at the next turn */
+    DRAFT_WAITING, /* asked; not planned until the reply or the timeout */
+    DRAFT_READY,   /* drafts[] may be planned */
+} draft_state;
+
+/* One choice (or one beam) of a request.
+ *
+ *   0 ........ n_computed ........ n_planned ........ n_tokens .. n_tokens + n_pending
+ *   keys/values are there | plans in flight | known, not planned | being sampled in a plan in flight */
+typedef struct sequence {
+    request         *request;
+    struct sequence *previous, *next; /* in the waiting queue, or in its executor's running list */
+    executor_link   *executor;
+    sequence_state   state;
+    uint32_t         choice, slot;
+    uint32_t         generation; /* rises at preemption: results of plans made before are dropped */
+    uint32_t        *tokens;     /* prompt and output; room for n_tokens_max */
+    uint32_t         n_tokens, n_tokens_max, n_prompt;
+    uint32_t         n_computed, n_planned, n_pending;
+    uint32_t         n_in_flight; /* plans in flight that mention it */
+    uint32_t        *blocks;      /* block table; room for n_tokens_max positions */
+    uint32_t         n_blocks, n_blocks_sent, n_blocks_hashed;
+    uint32_t    copy_from; /* block to copy into the last one before the next pass, or KV_NO_BLOCK (a beam's fork) */
+    kv_hash     last_hash; /* of the first n_blocks_hashed blocks */
+    uint32_t    n_cached, n_drafted, n_accepted, n_failures;
+    uint64_t    seed;
+    bool        opened;          /* the executor knows the slot */
+    bool        append_last;     /* a beam's newest token, which the executor does not know yet */
+    uint64_t    planned_in_step; /* newest step of its executor that has rows of it */
+    draft_state draft;
+    uint32_t    n_drafts, n_drafter_knows;
+    uint32_t    drafts[16];
+    int64_t     draft_asked_ns;
+    float       score; /* a beam's sum of log probabilities */
+} sequence;
+
+struct request {
+    request            *next_in_table;
+    request            *previous, *next; /* in the list of all */
+    arena              *memory;          /* of everything below */
+    envelope            envelope;
+    peer               *tokenizer;     /* gets its credit back at the end; NULL when it left */
+    peer               *postprocessor; /* NULL until the request is opened */
+    span                reply_to, session, tenant;
+    sampling_params     sampling;
+    output_params       output;
+    uint32_t           *stop_tokens;
+    uint32_t            n_stop_tokens, n_prompt, max_tokens, n_draft_tokens;
+    int32_t             priority;
+    bool                prompt_logprobs, opened, counted_as_queued;
+    const resume_point *resume;
+    uint32_t            n_resume;
+    int64_t             arrived_ns, first_token_ns;
+    uint32_t            n_sequences, n_live; /* choices; those that have not ended */
+    uint32_t            n_choices;           /* that the client wants */
+    sequence           *sequences;
+    beam_search        *beam;                              /* NULL unless beam search */
+    char                warm_executor[BUS_NAME_BYTES + 1]; /* where its session's blocks may be; \"\" unknown */
+};
+
+/* One entry of a plan in flight: whose rows they are. */
+typedef struct {
+    sequence *sequence;
+    uint32_t  generation, slot, n_rows, n_drafts;
+    bool      samples, scores; /* an output comes back: a token; log probabilities */
+} planned_entry;
+
+typedef struct {
+    uint64_t       step;
+    uint32_t       n_entries;
+    planned_entry *entries; /* room for the executor's n_slots */
+} planned_step;
+
+struct executor_link {
+    peer          *peer;
+    executor_link *next;
+    executor_ready about;
+    kv_pool       *pool;
+    sequence      *running_first, *running_last; /* in order of admission */
+    uint32_t       n_running;
+    uint32_t      *free_slots, *pending_closes;
+    uint32_t       n_free_slots, n_pending_closes;
+    uint64_t       next_step;
+    uint64_t       batch_step; /* in which the first of those that run now was started */
+    uint32_t       n_plans;    /* in flight: plans[0] is the oldest */
+    planned_step   plans[PLANS_IN_FLIGHT_MAX];
+    slot_open     *opens; /* of the plan being filled; room for n_slots each */
+    step_entry    *entries;
+    uint32_t      *closes, *copy_from, *copy_to;
+    char           model[256], device[128];
+};
+
+struct scheduler {
+    actor                   *actor;
+    const scheduler_options *options;
+    hash_key                 key;
+    request                 *table[REQUEST_TABLE_SIZE];
+    request                 *requests; /* all, newest first */
+    uint32_t                 n_requests;
+    sequence                *waiting_first, *waiting_last; /* in order of arrival */
+    uint32_t                 n_waiting;
+    uint64_t                 n_waiting_tokens;
+    executor_link           *executors;
+    metadata                *metadata;
+    actor_timer              tick;
+    double                   tokens_per_s; /* recent, for Retry-After */
+    uint64_t                 n_tokens_since_tick;
+    int64_t                  last_tick_ns;
+    struct {
+        metric *running, *waiting, *blocks_used, *blocks_cached, *prompt_tokens, *cached_tokens, *generated, *drafted,
+            *accepted, *preempted, *refused, *finished, *steps, *queue_wait, *step_time;
+    } metrics;
+};
+
+/* request_queue.c: requests from arrival to end. */
+bool      request_admit(scheduler *s, const message *m, error *err, span *field) MUST_CHECK;
+request  *request_find(const scheduler *s, const request_id *id);
+bool      request_open(scheduler *s, request *r); /* tells a postprocessor; false when none can take it now */
+void      request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field);
+void      request_end_all(scheduler *s, request *r, finish_reason why, const char *text);
+void      request_settle(scheduler *s, request *r);               /* forgets it when nothing refers to it any more */
+bool      request_fits(const request *r, const executor_link *x); /* however long it gets */
+void      request_refuse_unfit(scheduler *s); /* those that wait for their start and fit into no executor */
+sequence *queue_best(const scheduler *s, const executor_link *x); /* highest effective priority that may start on x */
+void      queue_add(scheduler *s, sequence *q);
+void      queue_remove(scheduler *s, sequence *q);
+double    request_effective_priority(const scheduler *s, const request *r);
+
+/* sequence.c: what one sequence holds, says and becomes. */
+void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, const token_logprob *logprobs,
+                       uint32_t n_logprobs, finish_reason finish, const char *text);
+void     sequence_end(scheduler *s, sequence *q);
+void     sequence_release(scheduler *s, sequence *q); /* gives slot and blocks back; forgets what was computed */
+void     sequence_preempt(scheduler *s, sequence *q);
+void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
+void     sequence_publish_blocks(scheduler *s, sequence *q);
+uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
+
+/* executors.c */
+void           executors_add(scheduler *s, peer *p, const executor_ready *about);
+void           executors_lost(scheduler *s, executor_link *x, const char *why);
+executor_link *executors_find(scheduler *s, const peer *p);
+
+/* batch.c */
+bool batch_plan(scheduler *s, executor_link *x); /* sends one plan; false when there is nothing to do */
+
+/* results.c */
+void results_apply(scheduler *s, executor_link *x, const step_result *result);
+
+/* policy.c */
+bool policy_may_admit(const scheduler *s, const executor_link *x);
+
+/* speculate.c */
+void speculate_turn(scheduler *s);
+void speculate_reply(scheduler *s, const envelope *e, const draft_reply *reply);
+void speculate_after_result(scheduler *s, sequence *q);
+void speculate_forget(scheduler *s, const request *r);
+bool speculate_is_on(const scheduler *s, const sequence *q);
+
+/* metadata.c: leases and session hints in the store */
+bool metadata_new(scheduler *s, error *err) MUST_CHECK;
+void metadata_start(scheduler *s);
+void metadata_turn(scheduler *s);
+void metadata_free(scheduler *s);
+void metadata_find_session(scheduler *s, request *r);
+void metadata_keep_session(scheduler *s, const sequence *q);
+
+/* beam.c */
+bool     beam_new(scheduler *s, request *r, error *err) MUST_CHECK;
+void     beam_scored(scheduler *s, sequence *q, const step_output *output);
+uint32_t beam_width(const request *r); /* 0: no beam search */
+
+#endif

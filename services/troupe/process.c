@@ -1,0 +1,236 @@
+/* See process.h. Signals are blocked in every thread and taken by the main one with sigtimedwait, so that no handler
+ * runs anywhere. */
+#include "troupe/process.h"
+
+#include "troupe/admin.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100, ENDPOINTS_BYTES = 1024 };
+
+struct process {
+    const process_options *options;
+    bus                   *bus;
+    actor                 *actors[ACTORS_MAX]; /* in the order of starting; drained in the order of drain_order */
+    uint32_t               n_actors;
+    char                   endpoints[ACTORS_MAX][3][ENDPOINTS_BYTES]; /* flags, cut at their commas */
+    admin                 *admin;
+    atomic_bool            quit, drained;
+    pthread_t              drainer;
+};
+
+static sigset_t handled_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGHUP);
+    return set;
+}
+
+/* Cuts "a,b" into slots[0..n): false when there are more. */
+static bool cut_endpoints(char *copy, const char *text, const char **slots, uint32_t n, const char *flag, error *err)
+{
+    char    *rest = NULL;
+    uint32_t i    = 0;
+    while (i < n && slots[i])
+        i++;
+    if (snprintf(copy, ENDPOINTS_BYTES, "%s", text) >= ENDPOINTS_BYTES)
+        return error_set(err, ERR_TOO_LARGE, "%s: longer than %d bytes", flag, ENDPOINTS_BYTES);
+    for (char *one = strtok_r(copy, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
+        if (i == n)
+            return error_set(err, ERR_INVALID, "%s: at most %u endpoints", flag, n);
+        slots[i++] = one;
+    }
+    return i > 0 || error_set(err, ERR_INVALID, "%s: an endpoint is missing", flag);
+}
+
+/* Where a gateway or a scheduler listens for actors of the same process. */
+static const char *inside(const process *p, role listening)
+{
+    static const char *const names[2][2] = {{"inproc://gateway", "inproc://scheduler"},
+                                            {"queue://gateway", "queue://scheduler"}};
+    return names[p->options->transport][listening == ROLE_SCHEDULER];
+}
+
+static bool endpoints_of(process *p, const service *what, bool alone, actor_options *options, error *err)
+{
+    char(*copies)[ENDPOINTS_BYTES] = p->endpoints[p->n_actors];
+    if (!alone) {
+        if (what->bind)
+            options->bind[0] = inside(p, what->class->role);
+        options->connect[0]                   = what->calls_gateway ? inside(p, ROLE_GATEWAY) : NULL;
+        options->connect[what->calls_gateway] = what->calls_scheduler ? inside(p, ROLE_SCHEDULER) : NULL;
+        return true;
+    }
+    const char *bind = p->options->bind ? p->options->bind : what->bind;
+    if (!what->bind && p->options->bind)
+        return error_set(err, ERR_INVALID, "--bus-bind: a %s does not listen; it connects to --scheduler and --gateway",
+                         what->name);
+    return (!what->bind || cut_endpoints(copies[0], bind, options->bind, COUNT(options->bind), "--bus-bind", err)) &&
+           (!what->calls_gateway || cut_endpoints(copies[1], p->options->gateways, options->connect,
+                                                  COUNT(options->connect), "--gateway", err)) &&
+           (!what->calls_scheduler || cut_endpoints(copies[2], p->options->schedulers, options->connect,
+                                                    COUNT(options->connect), "--scheduler", err));
+}
+
+/* Each actor runs as soon as it is made: a gateway answers /health while an executor still loads its model. */
+static bool start_actor(process *p, const actor_class *class, const void *options, const actor_options *where,
+                        error *err)
+{
+    actor *a = actor_new(class, options, where, err);
+    if (!a)
+        return false;
+    if (!actor_start(a, err)) {
+        actor_free(&a);
+        return false;
+    }
+    p->actors[p->n_actors++] = a;
+    return true;
+}
+
+static bool add_service(process *p, service_id id, const all_options *all, bool alone, error *err)
+{
+    const service *what    = &services[id];
+    actor_options  options = {.bus = p->bus, .credits = what->credits};
+    if (!endpoints_of(p, what, alone, &options, err))
+        return false;
+    if (!start_actor(p, what->class, (const char *)all + what->offset, &options, err))
+        return error_wrap(err, "%s", what->name);
+    return true;
+}
+
+static void stop_all(process *p)
+{
+    for (uint32_t i = 0; i < p->n_actors; i++)
+        actor_stop(p->actors[i]);
+}
+
+process *process_new(const process_options *options, const all_options *all, int only, error *err)
+{
+    sigset_t  set   = handled_signals();
+    log_level level = LOG_INFO;
+    process  *p     = calloc(1, sizeof *p);
+    if (!p) {
+        error_set(err, ERR_NO_MEMORY, "no memory for a process");
+        return NULL;
+    }
+    p->options = options;
+    if (!log_level_from_name(options->log_level, &level)) {
+        error_set(err, ERR_INVALID, "--log-level %s: expected debug, info, warn, error or off", options->log_level);
+        goto failed;
+    }
+    log_set_level(level);
+    log_set_format((log_format)(options->log_format == 1   ? LOG_FORMAT_JSON
+                                : options->log_format == 2 ? LOG_FORMAT_TEXT
+                                                           : LOG_FORMAT_AUTO));
+    signal(SIGPIPE, SIG_IGN);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    bus_options security = {
+        .secret_key_file = options->secret_key_file,
+        .peers_file      = options->peers_file,
+        .server_key_file = options->server_key_file,
+        .insecure        = options->insecure,
+    };
+    p->bus = bus_new(&security, err);
+    if (!p->bus)
+        goto failed;
+    for (int id = 0; id < N_SERVICES; id++)
+        if ((only < 0 || only == id) && !add_service(p, (service_id)id, all, only >= 0, err))
+            goto failed;
+    if (options->admin_port > 0) {
+        p->admin = admin_new(options->admin_host, (uint16_t)options->admin_port, err);
+        if (!p->admin)
+            goto failed;
+    }
+    return p;
+failed:
+    process_free(&p);
+    return NULL;
+}
+
+bool process_add_client(process *p, const actor_class *class, const void *options, error *err)
+{
+    actor_options where = {.bus = p->bus, .connect = {inside(p, ROLE_GATEWAY)}, .credits = 16};
+    return start_actor(p, class, options, &where, err);
+}
+
+/* Gateways first: they finish what clients wait for while everybody else still works. */
+static int drain_rank(const char *node)
+{
+    static const char *const order[] = {"client", "gateway", "tokenizer", "scheduler", "executor"};
+    for (int i = 0; i < (int)COUNT(order); i++)
+        if (strncmp(node, order[i], strlen(order[i])) == 0)
+            return i;
+    return COUNT(order);
+}
+
+static void *drain_all(void *arg)
+{
+    process *p = arg;
+    for (int rank = 0; rank <= 5; rank++)
+        for (uint32_t i = 0; i < p->n_actors; i++)
+            if (drain_rank(actor_name(p->actors[i])) == rank) {
+                actor_drain(p->actors[i]);
+                actor_join(p->actors[i]);
+            }
+    atomic_store(&p->drained, true);
+    return NULL;
+}
+
+void process_quit(process *p)
+{
+    atomic_store(&p->quit, true);
+}
+
+int process_wait(process *p)
+{
+    sigset_t        set     = handled_signals();
+    struct timespec poll    = {.tv_nsec = POLL_MS * NS_PER_MS};
+    int64_t         give_up = 0;
+    bool            stopped = false;
+    while (!atomic_load(&p->drained)) {
+        int signal_number = sigtimedwait(&set, NULL, &poll);
+        for (uint32_t i = 0; i < p->n_actors; i++) {
+            if (signal_number == SIGUSR1)
+                actor_dump(p->actors[i]);
+            if (signal_number == SIGHUP && strncmp(actor_name(p->actors[i]), "gateway-", 8) == 0)
+                gateway_reload(p->actors[i]);
+        }
+        bool    wants_end = signal_number == SIGTERM || signal_number == SIGINT;
+        int64_t now       = clock_now_ns(clock_system());
+        if (give_up == 0 && (wants_end || atomic_load(&p->quit))) {
+            give_up = now + (int64_t)p->options->drain_timeout_s * NS_PER_S;
+            if (pthread_create(&p->drainer, NULL, drain_all, p) != 0)
+                abort();
+        } else if (give_up > 0 && !stopped && (wants_end || now > give_up)) {
+            log_warn("stopping with requests in hand", " ");
+            stop_all(p);
+            stopped = true;
+        }
+    }
+    pthread_join(p->drainer, NULL);
+    return stopped ? 1 : 0;
+}
+
+void process_free(process **process_to_free)
+{
+    process *p = *process_to_free;
+    if (!p)
+        return;
+    admin_free(&p->admin);
+    stop_all(p);
+    while (p->n_actors > 0) {
+        actor_join(p->actors[--p->n_actors]);
+        actor_free(&p->actors[p->n_actors]);
+    }
+    bus_free(&p->bus);
+    free(p);
+    *process_to_free = NULL;
+}

@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""Speed of the server through HTTP, beside llama.cpp from PyPI on the same GGUF file: one table, and JSON.
+
+Each round measures both, one after the other, in changing order, so that whatever else the machine does hits both;
+the figures are medians over the rounds. The peer has a Python environment of its own, .venv-bench, and
+computes in its own process without HTTP. Its figures are used only when its answers are sane; where it
+can't be had, ours stand alone.
+
+    tests/bench/bench_server.py [--rounds N] [--threads N] [--model FILE] [--json FILE] [--no-peer]
+"""
+
+import argparse
+import concurrent.futures
+import json
+import math
+import os
+import random
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests/system"))
+
+import processes  # noqa: E402
+
+PEER_PACKAGES = [
+    "llama-cpp-python==0.3.36",
+    "numpy==2.4.6",
+]  # from source, for this CPU: a figure of another would mislead
+PEER_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
+PEER_BUILD_S = 600
+STREAMS, PROMPT, ANSWER, PREFILL = 32, 128, 64, 512
+TEXT = (
+    "The sea was calm that morning, and the fishermen had already left the harbour. An old woman walked along the "
+    "beach with her dog and looked for shells. She had done so every day since her husband died, and the children of "
+    "the village knew that she kept the most beautiful ones in a wooden box under her bed."
+)
+
+
+class Ours:
+    """The server as a user has it: OpenAI's completions, streamed."""
+
+    name = "troupe"
+
+    def __init__(self, model, n_threads, folder):
+        processes.MODEL = model
+        self.server = processes.start_serve(folder, "--threads", n_threads)
+
+    def encode(self, text):
+        return self.server.post("/tokenize", json={"prompt": text}).json()["tokens"]
+
+    def text_of(self, tokens):
+        return self.server.post("/detokenize", json={"tokens": tokens}).json()["prompt"]
+
+    def run(self, prompt, n):
+        """Seconds to the first token and to the last of one stream."""
+        begin = time.perf_counter()
+        body = {"model": processes.MODEL_NAME, "prompt": prompt, "max_tokens": n, "temperature": 0}
+        first = None
+        count = 0
+        for chunk in self.server.client().completions.create(
+            **body, stream=True, stream_options={"include_usage": True}, extra_body={"ignore_eos": True}
+        ):
+            first = first or time.perf_counter() - begin
+            count = chunk.usage.completion_tokens if chunk.usage else count
+        assert count == n, f"{count} tokens came, {n} were asked for"
+        return first, time.perf_counter() - begin
+
+    def decode(self, prompts, n):
+        begin = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
+            ends = list(pool.map(lambda p: self.run(p, n), prompts))
+        return ends[0][0], time.perf_counter() - begin
+
+    def perplexity(self, tokens):
+        answer = self.server.client().completions.create(
+            model=processes.MODEL_NAME, prompt=tokens, max_tokens=0, echo=True, logprobs=1
+        )
+        scores = answer.choices[0].logprobs.token_logprobs[1:]
+        return math.exp(-sum(scores) / len(scores))
+
+    def close(self):
+        self.server.stop()
+
+
+class Peer:
+    """llama.cpp behind peer_llama.py."""
+
+    name = "llama.cpp"
+
+    def __init__(self, model, n_threads, python):
+        command = [python, ROOT / "tests/bench/peer_llama.py", model, str(n_threads), str(STREAMS)]
+        self.process = subprocess.Popen(
+            [str(c) for c in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.about = self.ask(do="about")
+
+    def ask(self, **command):
+        self.process.stdin.write(json.dumps(command) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the peer ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def decode(self, prompts, n):
+        reply = self.ask(do="decode", prompts=prompts, n=n)
+        return reply["first_s"], reply["total_s"]
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+
+    def sanity(self, ours):
+        """None, or why its figures must not be used: a broken build is often a fast one."""
+        prompt = ours.encode("The capital of France is")
+        answer = ours.text_of(self.ask(do="decode", prompts=[prompt], n=12)["tokens"][0])
+        if len(re.findall(r"[A-Za-z]{2,}", answer)) < 3:
+            return f"it continues 'The capital of France is' with {answer!r}"
+        here, there = (
+            ours.perplexity(ours.encode(TEXT)),
+            self.ask(do="perplexity", tokens=ours.encode(TEXT))["perplexity"],
+        )
+        print(f"perplexity of a plain English text: {here:.2f} (troupe), {there:.2f} (llama.cpp)")
+        if not math.isfinite(there) or not 0.9 < there / here < 1.1:
+            return f"its perplexity of a plain text is {there}, ours {here}"
+        return None
+
+
+def run_for(seconds, command, **options):
+    """Runs a command; past its time everything it started ends with it."""
+    process = subprocess.Popen([str(c) for c in command], start_new_session=True, **options)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise OSError(f"it took more than {seconds} s") from None
+    if status != 0:
+        raise OSError(f"{command[0]} ended with {status}")
+
+
+def peer_python():
+    """The interpreter of .venv-bench with the peer in it, or None."""
+    folder = ROOT / ".venv-bench"
+    python, stamp, wanted = folder / "bin/python", folder / "packages", " ".join(PEER_PACKAGES)
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return python
+    print(f"building the peer in {folder}, at most {PEER_BUILD_S // 60} minutes ...", file=sys.stderr, flush=True)
+    try:
+        run_for(120, [sys.executable, "-m", "venv", "--clear", folder])
+        pip = [python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES]
+        run_for(PEER_BUILD_S, pip, env={**os.environ, **PEER_BUILD})
+    except OSError as fault:
+        print(f"the peer can't be had here, so only ours is measured: {fault}")
+        return None
+    stamp.write_text(wanted)
+    return python
+
+
+def start_peer(ours, model, n_threads):
+    python = peer_python()
+    if not python:
+        return None
+    try:
+        peer = Peer(model, n_threads, python)
+        why = peer.sanity(ours)
+    except (RuntimeError, OSError, ValueError) as fault:
+        print(f"the peer does not run here, so only ours is measured: {fault}")
+        return None
+    if why:
+        print(f"the peer's figures are not used: {why}")
+        peer.close()
+        return None
+    return peer
+
+
+class Prompts:
+    """Texts of a given number of tokens that share no beginning, so that no cache helps anyone."""
+
+    def __init__(self, ours):
+        self.words = re.findall(r"[A-Za-z]+", TEXT)
+        self.ours = ours
+
+    def make(self, seed, n_tokens):
+        random_of = random.Random(seed)
+        text = " ".join(random_of.choice(self.words) for _ in range(2 * n_tokens))
+        return self.ours.encode(text)[:n_tokens]
+
+    def several(self, seed, n, n_tokens):
+        return [self.make(f"{seed}/{i}", n_tokens) for i in range(n)]
+
+
+def measure(engine, prompts):
+    """Tokens per second of each case."""
+    prefill, alone, many = prompts
+    first_s, _ = engine.decode([prefill], 1)
+    one_first_s, one_total_s = engine.decode([alone], ANSWER)
+    _, many_s = engine.decode(many, ANSWER)
+    return {
+        "prefill": PREFILL / first_s,
+        "one": (ANSWER - 1) / (one_total_s - one_first_s),
+        "many": STREAMS * ANSWER / many_s,
+        "first_ms": one_first_s * 1e3,
+    }
+
+
+CASES = {
+    "prefill": f"prefill, {PREFILL} tokens (tokens/s)",
+    "one": f"decode, 1 stream (tokens/s)",
+    "many": f"{STREAMS} streams, {PROMPT} in, {ANSWER} out (tokens out/s)",
+    "first_ms": f"first token after {PROMPT} (ms)",
+}
+
+
+def summary(results):
+    """{case: {engine: median, "ratio": median of ours over the peer's in the same round}}."""
+    table = {}
+    for case in CASES:
+        table[case] = {name: statistics.median(r[case] for r in rounds) for name, rounds in results.items()}
+        if len(results) == 2:
+            ours, peer = results.values()
+            table[case]["ratio"] = statistics.median(a[case] / b[case] for a, b in zip(ours, peer))
+    return table
+
+
+def print_table(table, names):
+    heads = [*names, *(["ratio"] if len(names) == 2 else [])]
+    print(f"\n{'':45}" + "".join(f"{head:>12}" for head in heads))
+    for case, title in CASES.items():
+        cells = (f"{table[case][head]:12.2f}" if head == "ratio" else f"{table[case][head]:12.1f}" for head in heads)
+        print(f"{title:45}" + "".join(cells))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--model", type=Path, default=processes.MODEL)
+    parser.add_argument("--json", type=Path, default=ROOT / "build/bench-server.json")
+    parser.add_argument("--no-peer", action="store_true")
+    args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started is stopped too
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Ours(args.model, args.threads, Path(folder))
+        peer = None
+        try:
+            peer = None if args.no_peer else start_peer(ours, args.model, args.threads)
+            engines = [e for e in (ours, peer) if e]
+            results = {e.name: [] for e in engines}
+            source = Prompts(ours)
+            for i in range(args.rounds + 1):
+                prompts = (
+                    source.make(f"prefill {i}", PREFILL),
+                    source.make(f"alone {i}", PROMPT),
+                    source.several(f"many {i}", STREAMS, PROMPT),
+                )
+                for engine in engines if i % 2 else reversed(engines):
+                    figures = measure(engine, prompts)
+                    if i > 0:  # the first round warms up
+                        results[engine.name].append(figures)
+                print(f"round {i} of {args.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+        finally:
+            if peer:
+                peer.close()
+            ours.close()
+    table = summary(results)
+    print(f"{args.model.name}, {args.threads} threads, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    if peer:
+        features = [f.strip() for f in peer.about["system_info"].split("|") if "= 1" in f]
+        print(f"peer: llama.cpp in llama-cpp-python {peer.about['version']}, without HTTP; {', '.join(features)}")
+    print_table(table, list(results))
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    about = {"model": args.model.name, "threads": args.threads, "peer": peer.about if peer else None}
+    args.json.write_text(json.dumps({**about, "rounds": results, "medians": table}, indent=1) + "\n")
+    print(f"\nall rounds are in {args.json}")
+
+
+if __name__ == "__main__":
+    main()

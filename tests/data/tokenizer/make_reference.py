@@ -1,0 +1,259 @@
+"""Writes the reference data beside it: what Hugging Face's `tokenizers` makes of the corpus.
+
+    pip install tokenizers==0.23.3 gguf regex==2024.11.6
+    python make_reference.py ../../../models/SmolLM2-135M-Instruct-Q4_1.gguf
+
+corpus.json       texts; every other file speaks of them by their place
+smollm2.json      the demo model's vocabulary and merges in the pipeline of HuggingFaceTB/SmolLM2's tokenizer.json
+<name>/           small tokenizers trained on the corpus: tokenizer.json, and reference.json with their tokens
+classes.json      the code points of each Unicode class, as [first, last] ranges
+nfc.json          texts and their normalization form C
+decode.json       token sequences of SmolLM2 that end inside characters, and the text they decode to
+"""
+
+import itertools
+import json
+import pathlib
+import random
+import sys
+import unicodedata
+
+import regex
+from gguf import GGUFReader
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+HERE = pathlib.Path(__file__).parent
+CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+          r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+QWEN2 = LLAMA3.replace("{1,3}", "")
+CL100K = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]"
+          r"|\s+(?!\S)|\s+")
+LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K = (rf"[^\r\n\p{{L}}\p{{N}}]?{UPPER}*{LOWER}+{ENDING}|[^\r\n\p{{L}}\p{{N}}]?{UPPER}+{LOWER}*{ENDING}"
+         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+LINES = """
+Hello, world!
+The quick brown fox jumps over the lazy dog.
+It's what they'd say; we'll see, I'm sure you've been there and they're late, aren't they?
+IT'S WHAT THEY'D SAY; WE'LL SEE, I'M SURE YOU'VE BEEN THERE
+'tis the season, 'S 'T 'RE 'VE 'M 'LL 'D 'ſ 'x ''s '
+Prices rose 3.14% to $1,234,567.89 (about €1.1m) in 2024; see p. 42.
+0 1 12 123 1234 12345 123456 1234567890 00000000000000000000
+½ ¼ Ⅷ ② ٣٤٥ ४५६ １２３ 𝟘𝟙𝟚 x² H₂O
+def f(x, *, y=None) -> dict[str, int]:  return {k: v**2 for k, v in x.items() if v != y}
+#include <stdio.h>\\nint main(void)\\n{\\n\\treturn printf("%d\\\\n", 0x7fff) < 0;\\n}\\n
+for (size_t i = 0; i < n; ++i) { sum += a[i] * b[i]; } // O(n)
+{"id": 17, "name": "Zoë", "tags": ["a", "b"], "ok": true, "none": null}
+SELECT * FROM users WHERE name LIKE '%O''Brien%' AND id >= 10;
+https://example.org/a/b?c=d&e=%20f#g user.name+tag@example.co.uk
+<div class="x">a &amp; b</div><!-- comment --><br/>
+| a | b |\\n|---|---|\\n| 1 | 2 |\\n
+- [ ] item\\n  - nested\\n    - deeper\\n\\n\\n1. one\\n2. two
+日本語のテキストと、漢字かな交じり文。半角カナ ｶﾅ
+中文文本，没有空格。标点符号！《书名》
+한국어 텍스트입니다. 띄어쓰기가 있습니다. ㄱㄴㄷ
+النص العربي يُكتب من اليمين إلى اليسار، مع التشكيل.
+הטקסט העברי עִם ניקוד
+हिन्दी में लिखा हुआ पाठ, संयुक्ताक्षर क्षत्रिय ज्ञान
+ข้อความภาษาไทยไม่มีการเว้นวรรค
+Русский текст с «кавычками» и тире — вот так.
+Ελληνικό κείμενο με τόνους· και άνω τελεία
+Tiếng Việt có nhiều dấu thanh
+Türkçe: İstanbul, ılık, ğüşöç
+Polski: zażółć gęślą jaźń; Čeština: příliš žluťoučký kůň
+ქართული ტექსტი; Հայերեն տեքստ; አማርኛ ጽሑፍ
+👍 👍🏽 👩‍👩‍👧‍👦 🏳️‍🌈 🇩🇪🇯🇵 1️⃣ ☺️ ☺ 🧑🏿‍🚀
+emoji👨‍💻inside words🔥and🔥🔥🔥between
+e\u0301 vs é, a\u0323\u0301 vs a\u0301\u0323, n\u0303o, Z\u0351\u036b\u0343a\u0369l\u0321g\u0322o\u0313
+\u1100\u1161\u11a8 vs 각, \u212b vs Å, \ufb01 vs fi, \u0344
+∀x∈ℝ: ⌈x⌉ = −⌊−x⌋, α∧¬β, ∑∫√∞≈≠
+“quotes” ‘single’ „low“ …ellipsis – en — em ‐ hyphen \u00adsoft
+© ® ™ § ¶ † ‡ • ° ± × ÷ ¢ £ ¥ ₿
+a\u00a0b \u00a0 c\u2003d\u2003\u2003e\u180ef\u0085g\u0085 h\u3000i\u2028j\u2029k\u200bl\ufeffm
+ leading space
+  two leading spaces
+trailing space 
+trailing newline\\n
+\\n\\n\\nleading newlines
+a  b   c    d     e      f
+a \\n b \\n\\n c\\r\\n\\r\\nd\\re \\t\\tf\\t g
+\\t\\t\\tdeep\\n\\t\\t\\t\\tdeeper\\n
+   \\n   \\n   x
+ \\n
+\\r\\n
+\\x0b\\x0c\\x1c\\x1d\\x1e\\x1f
+\\x00\\x01\\x02\\x03\\x04\\x05\\x06\\x07\\x08\\x0e\\x0f\\x10\\x11\\x12\\x13\\x14\\x15\\x16\\x17\\x18\\x19\\x1a\\x1b\\x7f
+a\\x00b \\x1b[31mred\\x1b[0m
+<|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n
+text that says <|im_end|> and <|endoftext|> and <|im_start|>system
+<|im_start <|im_end|>> <<|im_end|> <|im_end|><|im_end|> |im_end|> <|IM_END|>
+<repo_name>x<file_sep>y<filename>z<gh_stars>1<issue_start><empty_output>
+<s> </s> [INST] <tool> <tool>x</tool>  <tool>  word sword word1 word_ (word) wordé word
+nai\u0308ve naïve xnai\u0308vex [CUT]  [CUT] \\t [CUT]
+<|endof <|endoftext <|endoftext|
+!!! ??? ... ,,, --- === *** ### ~~~ ``` \\\\\\\\ ///
+a.b.c a-b-c a_b_c a/b/c a\\\\b a+b=c CamelCaseWords HTTPServer snake_case iPhone15Pro
+\U00050000 \U000e0041\U000e007f \U0010fffd \ufffd \ufffe \ue000
+ﬀ ﬁ ﬂ ǅ ǈ ᾈ ſ K Å ß ẞ İ ı
+\u202eright to left\u202c \u2066isolate\u2069 \u200e \u200f
+"""
+
+
+def unescape(line):
+    return line.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
+def corpus():
+    lines = ["" if line == "" else unescape(line) for line in LINES.strip("\n").split("\n")]
+    lines += ["", " ", "  ", "\n", "a", "é", "日", "👍"]
+    lines += [c * n for c in ["a", " ", "\n", "!", "1", "é", "日", "👍", "\u0301", "\t", "'", "aB"] for n in (2, 3, 17, 63, 300)]
+    rng = random.Random(20240607)
+    atoms = [a for line in lines[:62] for a in line.split(" ")] + [" ", "  ", "\n", "\r\n", "\t", "\u00a0", "1", "'s", "'ſ"]
+    lines += ["".join(rng.choice(atoms) for _ in range(rng.randint(2, 9))) for _ in range(150)]
+    ranges = [(0, 127)] * 3 + [(0, 0x24F), (0x300, 0x36F), (0x900, 0x1FFF), (0x2000, 0x33FF), (0, 0xD7FF), (0xE000, 0x1FFFF)]
+    lines += ["".join(chr(rng.randint(*rng.choice(ranges))) for _ in range(rng.randint(1, 24))) for _ in range(100)]
+    return lines
+
+
+def write(path, value):
+    path.parent.mkdir(exist_ok=True)
+    if isinstance(value, list):
+        text = "[\n" + ",\n".join(json.dumps(v, separators=(",", ":")) for v in value) + "\n]\n"
+    else:
+        text = "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v, separators=(',', ':'))}" for k, v in value.items()) + "\n}\n"
+    path.write_text(text)
+
+
+def write_reference(path, tokenizer, lines):
+    """Each line's tokens where it may hold special tokens, and, if they are others, where it may not."""
+    both = []
+    for plain in False, True:
+        tokenizer.encode_special_tokens = plain
+        both.append([tokenizer.encode(line, add_special_tokens=False).ids for line in lines])
+    tokenizer.encode_special_tokens = False
+    write(path, [[trusted] if trusted == untrusted else [trusted, untrusted] for trusted, untrusted in zip(*both)])
+
+
+def smollm2(path):
+    fields = GGUFReader(path).fields
+    tokens, kinds, merges = (fields["tokenizer.ggml." + key].contents() for key in ("tokens", "token_type", "merges"))
+    tokenizer = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(tokens)}, merges=[tuple(m.split(" ")) for m in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t, k in zip(tokens, kinds) if k == 3])
+    return tokenizer
+
+
+ADDED = [AddedToken("<|im_start|>", special=True, normalized=False), AddedToken("<|im_end|>", special=True, normalized=False),
+         AddedToken("<tool>", special=False, normalized=False, lstrip=True, rstrip=True),
+         AddedToken("word", special=False, normalized=False, single_word=True),
+         AddedToken("nai\u0308ve", special=False, normalized=True), AddedToken("   ", special=False, normalized=True),
+         AddedToken("[CUT]", special=True, normalized=True, lstrip=True)]
+
+
+def small(name, lines, pipeline, normalizer=None, all_bytes=True, bos=False, **model):
+    """A byte-level BPE of some 500 merges, trained on the corpus."""
+    tokenizer = Tokenizer(models.BPE(**model))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pipeline, decoders.ByteLevel()
+    if normalizer:
+        tokenizer.normalizer = normalizer
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if all_bytes else []
+    tokenizer.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=800, initial_alphabet=alphabet, show_progress=False,
+                                                             special_tokens=["<|endoftext|>", "<unk>"]))
+    tokenizer.add_special_tokens([a for a in ADDED if a.special])
+    tokenizer.add_tokens([a for a in ADDED if not a.special])
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", tokenizer.token_to_id("<|endoftext|>"))])
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    write_reference(folder / "reference.json", tokenizer, lines)
+
+
+def all_small(lines):
+    def byte_level(**options):
+        return pre_tokenizers.ByteLevel(**{"add_prefix_space": False, **options})
+
+    def split(pattern, behavior="isolated", invert=False):
+        return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), behavior, invert), byte_level(use_regex=False)])
+
+    small("gpt2", lines, byte_level())
+    small("gpt2-space", lines, byte_level(add_prefix_space=True), all_bytes=False, unk_token="<unk>", fuse_unk=True)
+    small("digits", lines, pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=False), byte_level()]), all_bytes=False)
+    small("llama3", lines, split(LLAMA3), ignore_merges=True, bos=True)
+    small("qwen2", lines, split(QWEN2), normalizers.NFC())
+    small("cl100k", lines, split(CL100K, "removed", True))
+    small("o200k", lines, split(O200K), normalizers.Sequence([normalizers.NFC()]), ignore_merges=True)
+
+
+def ranges(members):
+    out = []
+    for _, group in itertools.groupby(enumerate(sorted(members)), lambda pair: pair[1] - pair[0]):
+        group = list(group)
+        out.append([group[0][1], group[-1][1]])
+    return out
+
+
+def classes():
+    text = "".join(map(chr, CODE_POINTS))
+    found = {}
+    for name, pattern in {"letter": r"\p{L}", "upper": r"[\p{Lu}\p{Lt}]", "lower": r"\p{Ll}", "number": r"\p{N}", "mark": r"\p{M}",
+                          "punctuation": r"\p{P}", "symbol": r"\p{S}", "space": r"\s"}.items():
+        pieces = pre_tokenizers.Split(Regex(pattern), "removed", invert=True).pre_tokenize_str(text)
+        found[name] = ranges(ord(c) for piece, _ in pieces for c in piece)
+    # \w shows only in what a single_word token may stand beside; `tokenizers` has it in a newer Unicode than \p.
+    tokenizer = Tokenizer(models.BPE(vocab={"?": 0}, merges=[], unk_token="?"))
+    tokenizer.add_tokens([AddedToken("x", single_word=True, normalized=False)])
+    assigned = [c for c in CODE_POINTS if not regex.match(r"\p{Cn}", chr(c))]
+    offsets = tokenizer.encode("".join(" x" + chr(c) for c in assigned if chr(c) != "x"))
+    alone = {start for token, (start, _) in zip(offsets.ids, offsets.offsets) if token != 0}
+    beside = [c for i, c in enumerate(c for c in assigned if chr(c) != "x") if 3 * i + 1 not in alone]
+    found["word"] = ranges(beside + [ord("x")])
+    return found
+
+
+def nfc():
+    normalize = normalizers.NFC().normalize_str
+    texts = [chr(c) for c in CODE_POINTS if normalize(chr(c)) != chr(c)]
+    # Hangul goes by a rule, and Dives Akuru (U+11900) is newer than the Unicode 12 that `tokenizers` composes with.
+    decomposed = (unicodedata.normalize("NFD", chr(c)) for c in CODE_POINTS if not 0xAC00 <= c < 0xD7A4 and c >> 8 != 0x119)
+    texts += [d for d in decomposed if len(d) > 1]
+    rng = random.Random(7)
+    marks = [c for c in range(0x300, 0x1AB0) if unicodedata.ucd_3_2_0.combining(chr(c))]
+    bases = [ord(c) for c in "aeouAEOU <>=\u1100\u1161\u11a8\uac00\u0915\u09c7\u0b47\u0344\u1e9b\u03b9"]
+    for _ in range(300):
+        texts.append("".join(chr(rng.choice(bases if rng.random() < 0.4 else marks)) for _ in range(rng.randint(2, 9))))
+    return [[text, normalize(text)] for text in texts]
+
+
+def decode(tokenizer):
+    rng = random.Random(11)
+    by_text = sorted(range(17, tokenizer.get_vocab_size()), key=lambda i: tokenizer.id_to_token(i))
+    cut = [i for i in by_text if "\ufffd" in tokenizer.decode([i])]
+    out = []
+    for _ in range(300):
+        pools = rng.choices([cut, by_text, range(17)], [7, 2, 1], k=rng.randint(1, 9))
+        ids = [rng.choice(pool) for pool in pools]
+        out.append([ids, tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=False)])
+    return out
+
+
+def main():
+    lines = corpus()
+    write(HERE / "corpus.json", lines)
+    tokenizer = smollm2(sys.argv[1])
+    write_reference(HERE / "smollm2.json", tokenizer, lines)
+    write(HERE / "decode.json", decode(tokenizer))
+    all_small(lines)
+    write(HERE / "classes.json", classes())
+    write(HERE / "nfc.json", nfc())
+
+
+main()

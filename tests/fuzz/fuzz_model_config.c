@@ -1,0 +1,16 @@
+/* Any bytes as a config: of a GGUF file when they begin as one, of config.json otherwise. */
+// links: llm_model
+#include "model/model_config.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
+{
+    error        err = {0};
+    model_config config;
+    gguf        *file = gguf_open_memory(data, n_bytes, "fuzz", &err);
+    bool         ok   = file ? model_config_from_gguf(&config, file, &err)
+                             : model_config_from_json(&config, (span){(const char *)data, n_bytes}, "fuzz/config.json", &err);
+    gguf_close(&file);
+    if (!ok && err.text[0] == '\0')
+        __builtin_trap(); /* a refusal says why */
+    return 0;
+}

@@ -1,0 +1,431 @@
+// links: service_scheduler service_executor service_drafter
+/* Scheduler, executors and drafters together, on a simulated network with a tiny real model: a request's tokens depend
+ * on the request alone, and nothing leaks. */
+#include "support_generation.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+enum { N_REQUESTS = 32, MAX_TOKENS = 24 };
+
+/* The same 32 requests for every configuration: greedy and seeded, short and long prompts, shared prefixes, penalties.
+ */
+static void add_requests(deployment *d, bool speculate)
+{
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        generation *g = deployment_add(d, i / 4, 5 + 13 * (i % 8), MAX_TOKENS);
+        if (i % 2) {
+            g->body.sampling.temperature = 0.9f;
+            g->body.sampling.top_p       = 0.95f;
+            g->body.sampling.seed        = 1000 + i;
+        } else {
+            g->body.sampling.temperature = 0;
+        }
+        if (i % 8 == 3)
+            g->body.sampling.repetition_penalty = 1.3f;
+        if (i % 8 == 5)
+            g->body.sampling.no_repeat_ngram = 3;
+        g->body.draft_tokens = speculate ? 4 : 0;
+    }
+}
+
+static uint32_t reference[N_REQUESTS][MAX_TOKENS];
+
+/* One after the other on a machine that does nothing else. */
+static void make_reference(void)
+{
+    deployment d;
+    deployment_init(&d);
+    d.scheduler_options.prefix_caching = false;
+    deployment_start(&d, 1, 1, 0);
+    add_requests(&d, false);
+    uint32_t n = d.n_generations;
+    for (uint32_t i = 0; i < n; i++) {
+        d.n_generations = i + 1;
+        deployment_send(&d, &d.generations[i]);
+        deployment_run(&d, 60);
+        assert_int_equal(MAX_TOKENS, d.generations[i].n_tokens[0]);
+        memcpy(reference[i], d.generations[i].tokens[0], sizeof reference[i]);
+    }
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+static void assert_like_reference(const deployment *d, const char *what)
+{
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        const generation *g = &d->generations[i];
+        assert_int_equal(0, g->refused);
+        assert_int_equal(FINISH_REASON_LENGTH, g->finish[0]);
+        for (uint32_t t = 0; t < MAX_TOKENS; t++)
+            if (g->tokens[0][t] != reference[i][t])
+                fail_msg("%s: request %u differs at token %u: %u, alone %u", what, i, t, g->tokens[0][t],
+                         reference[i][t]);
+    }
+}
+
+static const struct {
+    const char *what;
+    uint64_t    budget, chunk, kv_memory, seed;
+    uint32_t    policy, n_executors, n_drafters;
+    bool        prefix_caching, twice;
+} cases[] = {
+    {"a batch of 32", 128, 0, 4 << 20, 1, POLICY_CONTINUOUS, 1, 0, false, false},
+    {"chunks of one token", 128, 1, 4 << 20, 2, POLICY_CONTINUOUS, 1, 0, false, false},
+    {"chunks of 7 tokens", 128, 7, 4 << 20, 3, POLICY_CONTINUOUS, 1, 0, false, false},
+    {"a budget of 16 tokens a step", 16, 0, 4 << 20, 4, POLICY_CONTINUOUS, 1, 0, true, false},
+    {"prefix hits", 128, 0, 4 << 20, 5, POLICY_CONTINUOUS, 1, 0, true, true},
+    {"prefix hits and chunks", 128, 5, 4 << 20, 6, POLICY_CONTINUOUS, 1, 0, true, true},
+    {"speculation", 128, 0, 4 << 20, 7, POLICY_CONTINUOUS, 1, 1, false, false},
+    {"speculation, prefix hits, chunks", 128, 9, 4 << 20, 8, POLICY_CONTINUOUS, 1, 2, true, true},
+    {"so little memory that sequences give way", 128, 0, 48 << 10, 9, POLICY_CONTINUOUS, 1, 0, false, false},
+    {"little memory, prefix hits, speculation", 128, 0, 48 << 10, 10, POLICY_CONTINUOUS, 1, 1, true, true},
+    {"two executors", 128, 0, 4 << 20, 11, POLICY_CONTINUOUS, 2, 0, true, true},
+    {"dynamic batches", 128, 0, 4 << 20, 12, POLICY_DYNAMIC, 1, 0, true, false},
+    {"static batches", 128, 0, 4 << 20, 13, POLICY_STATIC, 1, 0, true, false},
+};
+
+static void tokens_depend_on_the_request_alone(void **state)
+{
+    (void)state;
+    make_reference();
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        deployment d;
+        deployment_init(&d);
+        d.scheduler_options.policy                 = cases[i].policy;
+        d.scheduler_options.max_prefill_chunk      = cases[i].chunk;
+        d.scheduler_options.max_num_batched_tokens = cases[i].budget;
+        d.scheduler_options.prefix_caching         = cases[i].prefix_caching;
+        d.executor_options.kv_cache_memory         = cases[i].kv_memory;
+        double preempted                           = i ? metric_of("troupe_preemptions_total") : 0;
+        deployment_start(&d, cases[i].seed, cases[i].n_executors, cases[i].n_drafters);
+        add_requests(&d, cases[i].n_drafters > 0);
+        for (uint32_t k = 0; k < N_REQUESTS; k++)
+            deployment_send(&d, &d.generations[k]);
+        deployment_run(&d, 600);
+        assert_like_reference(&d, cases[i].what);
+        if (cases[i].n_drafters > 0) {
+            uint32_t n_drafted = 0, n_accepted = 0;
+            for (uint32_t k = 0; k < N_REQUESTS; k++) {
+                n_drafted += d.generations[k].n_drafted;
+                n_accepted += d.generations[k].n_accepted;
+            }
+            assert_true(n_drafted > 0 && n_accepted > 0 && n_accepted <= n_drafted);
+        }
+        if (cases[i].kv_memory < 1 << 20)
+            assert_true(metric_of("troupe_preemptions_total") > preempted);
+        if (cases[i].twice) { /* now everything is in the prefix cache */
+            for (uint32_t k = 0; k < N_REQUESTS; k++) {
+                gen_request body = d.generations[k].body;
+                generation *g    = &d.generations[k];
+                uint32_t    kept = g->attempt + 1;
+                memset(g->tokens, 0, sizeof g->tokens);
+                memset(g->n_tokens, 0, sizeof g->n_tokens);
+                memset(g->finish, 0, sizeof g->finish);
+                g->n_opens = g->n_ends = g->n_cached = 0;
+                g->attempt                           = kept;
+                g->body                              = body;
+                deployment_send(&d, g);
+            }
+            deployment_run(&d, 600);
+            assert_like_reference(&d, cases[i].what);
+            uint32_t n_cached = 0;
+            for (uint32_t k = 0; k < N_REQUESTS; k++)
+                n_cached += d.generations[k].n_cached;
+            assert_true(n_cached > 0);
+        }
+        deployment_check_idle(&d);
+        deployment_end(&d);
+        print_message("  %s: the same\n", cases[i].what);
+    }
+}
+
+static void choices_draw_from_streams_of_their_own(void **state)
+{
+    (void)state;
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 21, 1, 0);
+    generation *g                = deployment_add(&d, 3, 50, MAX_TOKENS);
+    g->body.n                    = 3;
+    g->body.sampling.seed        = 5;
+    g->body.sampling.temperature = 1.5f;
+    generation *one              = deployment_add(&d, 3, 50, MAX_TOKENS);
+    one->body.sampling           = g->body.sampling;
+    deployment_send(&d, g);
+    deployment_send(&d, one);
+    deployment_run(&d, 60);
+    assert_memory_equal(g->tokens[0], one->tokens[0], MAX_TOKENS * sizeof(uint32_t));
+    for (int c = 0; c < 3; c++)
+        assert_int_equal(MAX_TOKENS, g->n_tokens[c]);
+    assert_memory_not_equal(g->tokens[0], g->tokens[1], MAX_TOKENS * sizeof(uint32_t));
+    assert_memory_not_equal(g->tokens[1], g->tokens[2], MAX_TOKENS * sizeof(uint32_t));
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+/* Prompt log probabilities do not depend on chunks, and agree with those of the tokens as they were generated. */
+static void a_prompt_is_scored_as_it_would_be_generated(void **state)
+{
+    (void)state;
+    for (uint64_t chunk = 0; chunk < 8; chunk += 7) {
+        deployment d;
+        deployment_init(&d);
+        d.scheduler_options.max_prefill_chunk = chunk;
+        deployment_start(&d, 31 + chunk, 1, 0);
+        generation *g                = deployment_add(&d, 9, 20, 20);
+        g->body.sampling.logprobs    = true;
+        g->body.sampling.temperature = 0;
+        deployment_send(&d, g);
+        deployment_run(&d, 60);
+        generation *scored = deployment_add(&d, 9, 20, 0);
+        memcpy(scored->prompt + 20, g->tokens[0], 20 * sizeof(uint32_t));
+        scored->body.n_prompt        = 40;
+        scored->body.prompt_logprobs = true;
+        deployment_send(&d, scored);
+        deployment_run(&d, 60);
+        assert_int_equal(39, scored->n_prompt_logprobs);
+        assert_int_equal(0, scored->n_tokens[0]);
+        assert_int_equal(FINISH_REASON_LENGTH, scored->finish[0]);
+        for (int i = 0; i < 20; i++)
+            assert_memory_equal(&g->logprobs[0][i], &scored->prompt_logprobs[19 + i], sizeof(float));
+        deployment_check_idle(&d);
+        deployment_end(&d);
+    }
+}
+
+/* Tokens of an earlier attempt are computed like a prompt, and are none. */
+static void only_the_prompt_of_a_resumed_request_is_scored(void **state)
+{
+    (void)state;
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 37, 1, 0);
+    generation  *g          = deployment_add(&d, 9, 20, 20);
+    resume_point delivered  = {.tokens = g->prompt, .n_tokens = 7};
+    g->body.prompt_logprobs = true;
+    g->body.resume          = &delivered;
+    g->body.n_resume        = 1;
+    g->n_tokens[0]          = 7;
+    deployment_send(&d, g);
+    deployment_run(&d, 60);
+    assert_int_equal(19, g->n_prompt_logprobs);
+    assert_int_equal(20, g->n_tokens[0]);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+static float score_of(const generation *scored, uint32_t n_prompt, uint32_t n_tokens)
+{
+    float sum = 0;
+    for (uint32_t i = 0; i < n_tokens; i++)
+        sum += scored->prompt_logprobs[n_prompt - 1 + i];
+    return sum;
+}
+
+/* A beam search of width 1 is greedy; a wider one finds something at least as likely. */
+static void beams_are_at_least_as_likely_as_greedy(void **state)
+{
+    (void)state;
+    enum { N_PROMPT = 21, N_OUTPUT = 12 };
+    static const uint32_t widths[] = {0, 1, 2, 4, 8};
+    float                 best[COUNT(widths)];
+    deployment            d;
+    deployment_init(&d);
+    deployment_start(&d, 41, 1, 0);
+    for (size_t w = 0; w < COUNT(widths); w++) {
+        generation *g                = deployment_add(&d, 77, N_PROMPT, N_OUTPUT);
+        g->body.sampling.temperature = 0;
+        g->body.sampling.beam_width  = widths[w];
+        g->body.n                    = widths[w] >= 2 ? 2 : 1;
+        deployment_send(&d, g);
+        deployment_run(&d, 60);
+        assert_int_equal(N_OUTPUT, g->n_tokens[0]);
+        if (widths[w] >= 2)
+            assert_memory_not_equal(g->tokens[0], g->tokens[1], N_OUTPUT * sizeof(uint32_t));
+        generation *scored = deployment_add(&d, 77, N_PROMPT, 0);
+        memcpy(scored->prompt + N_PROMPT, g->tokens[0], N_OUTPUT * sizeof(uint32_t));
+        scored->body.n_prompt        = N_PROMPT + N_OUTPUT;
+        scored->body.prompt_logprobs = true;
+        deployment_send(&d, scored);
+        deployment_run(&d, 60);
+        best[w] = score_of(scored, N_PROMPT, N_OUTPUT);
+    }
+    assert_true(best[0] == best[1]);
+    assert_true(best[2] >= best[0] - 1e-4f && best[3] >= best[0] - 1e-4f && best[4] >= best[0] - 1e-4f);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+/* An executor dies in the middle: another one, or its successor, continues, and says what it would have said. */
+static void a_killed_executor_changes_no_token(void **state)
+{
+    (void)state;
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 51, 2, 0);
+    add_requests(&d, false);
+    for (uint32_t k = 0; k < N_REQUESTS; k++)
+        deployment_send(&d, &d.generations[k]);
+    simulation_run_until(d.sim, NULL, NULL, 20 * NS_PER_MS);
+    simulation_kill(d.sim, d.executors[0]);
+    deployment_run(&d, 600);
+    assert_like_reference(&d, "a killed executor");
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+static void the_queue_refuses_what_is_over_its_bounds(void **state)
+{
+    (void)state;
+    deployment d;
+    deployment_init(&d);
+    d.scheduler_options.max_queue         = 8;
+    d.scheduler_options.max_num_seqs      = 2;
+    d.scheduler_options.max_queued_tokens = 400;
+    deployment_start(&d, 61, 1, 0);
+    uint32_t n_refused = 0, n_served = 0;
+    for (uint32_t i = 0; i < 40; i++)
+        deployment_send(&d, deployment_add(&d, i, 60, 8));
+    generation *too_long      = deployment_add(&d, 99, 10, 8);
+    too_long->body.max_tokens = 1 << 20;
+    deployment_send(&d, too_long);
+    generation *empty    = deployment_add(&d, 99, 10, 8);
+    empty->body.n_prompt = 0;
+    deployment_send(&d, empty);
+    deployment_run(&d, 60);
+    for (uint32_t i = 0; i < 40; i++) {
+        n_refused += d.generations[i].refused == ERR_OVERLOADED;
+        n_served += d.generations[i].n_tokens[0] == 8;
+    }
+    assert_int_equal(40, n_refused + n_served);
+    assert_true(n_refused > 0 && n_served > 0);
+    assert_int_equal(ERR_INVALID, too_long->refused);
+    assert_int_equal(ERR_INVALID, empty->refused);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+static bool urgent_ended(void *arg)
+{
+    return generation_ended(arg);
+}
+
+static void urgent_requests_overtake_and_old_ones_are_not_forgotten(void **state)
+{
+    (void)state;
+    deployment d;
+    deployment_init(&d);
+    d.scheduler_options.max_num_seqs = 2;
+    deployment_start(&d, 71, 1, 0);
+    for (uint32_t i = 0; i < 20; i++) {
+        generation *g    = deployment_add(&d, i, 30, MAX_TOKENS);
+        g->body.priority = 10;
+        deployment_send(&d, g);
+    }
+    simulation_run_until(d.sim, NULL, NULL, 20 * NS_PER_MS);
+    generation *urgent    = deployment_add(&d, 100, 30, MAX_TOKENS);
+    urgent->body.priority = -10;
+    deployment_send(&d, urgent);
+    assert_true(simulation_run_until(d.sim, urgent_ended, urgent, 60 * NS_PER_S));
+    uint32_t n_waiting = 0;
+    for (uint32_t i = 0; i < 20; i++)
+        n_waiting += !generation_ended(&d.generations[i]);
+    assert_true(n_waiting >= 10);
+    deployment_run(&d, 600);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+static void a_deadline_ends_what_waits_and_what_runs(void **state)
+{
+    (void)state;
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 81, 0, 0); /* no executor: everything waits */
+    generation *g     = deployment_add(&d, 1, 30, 8);
+    envelope    e     = {.deadline_unix_ms = clock_unix_ms(simulation_clock(d.sim)) + 200};
+    uint32_t    index = 1;
+    memcpy(e.request.bytes, &index, sizeof index);
+    peer *to         = actor_find_peer(d.client, span_of(actor_name(d.scheduler)));
+    g->body.reply_to = span_of(actor_name(d.client));
+    assert_true(actor_send(d.client, to, MSG_GEN_REQUEST, &g->body, &e, NULL));
+    deployment_run(&d, 5);
+    assert_int_equal(ERR_TIMEOUT, g->refused);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+/* Traffic of many shapes with cancels, stops and limits: everything ends, and everything comes back. */
+static void run_traffic(uint64_t seed, uint32_t n_requests, int64_t gap_ms, uint32_t n_executors, uint64_t kv_memory)
+{
+    deployment d;
+    deployment_init(&d);
+    d.executor_options.kv_cache_memory = kv_memory;
+    deployment_start(&d, seed, n_executors, 1);
+    random_seeded *rng = simulation_random(d.sim);
+    for (uint32_t i = 0; i < n_requests; i++) {
+        uint32_t    stops[]          = {(uint32_t)random_below(rng, 60)};
+        generation *g                = deployment_add(&d, random_below(rng, 20), 1 + (uint32_t)random_below(rng, 150),
+                                                      (uint32_t)random_below(rng, 60));
+        g->body.n                    = random_below(rng, 5) == 0 ? 1 + (uint32_t)random_below(rng, 4) : 1;
+        g->body.sampling.temperature = (float)random_below(rng, 3) / 2;
+        g->body.sampling.seed        = random_u64(rng);
+        g->body.draft_tokens         = random_below(rng, 3) == 0 ? 4 : 0;
+        g->body.priority             = (int32_t)random_below(rng, 5);
+        g->body.prompt_logprobs      = random_below(rng, 10) == 0;
+        g->body.stop_tokens          = stops;
+        g->body.n_stop_tokens        = random_below(rng, 2) ? 1 : 0;
+        if (random_below(rng, 10) == 0 && g->body.max_tokens > 0 && !g->body.prompt_logprobs) {
+            g->body.n                   = 1;
+            g->body.sampling.beam_width = 2 + (uint32_t)random_below(rng, 3);
+        } else if (random_below(rng, 4) == 0) {
+            g->cancel_at = 1 + (uint32_t)random_below(rng, 10);
+        }
+        deployment_send(&d, g);
+        g->body.stop_tokens = NULL; /* it was on the stack */
+        if (gap_ms > 0)
+            simulation_run_until(d.sim, NULL, NULL, (int64_t)random_below(rng, 2 * (uint64_t)gap_ms) * NS_PER_MS);
+        generation *victim = &d.generations[random_below(rng, d.n_generations)];
+        if (random_below(rng, 6) == 0 && !generation_ended(victim) && !victim->cancelled)
+            deployment_cancel(&d, victim);
+    }
+    deployment_run(&d, 600);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+static void sixty_four_streams_with_cancels_and_stops_all_end(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++)
+        run_traffic(seed, 64, 0, 1 + seed % 2, seed % 2 ? 4 << 20 : 96 << 10);
+}
+
+static void an_hour_of_traffic_leaks_nothing(void **state)
+{
+    (void)state;
+    run_traffic(100, 1200, 3000, 1, 4 << 20); /* one request each 3 s of virtual time, on average */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tokens_depend_on_the_request_alone),
+        cmocka_unit_test(choices_draw_from_streams_of_their_own),
+        cmocka_unit_test(a_prompt_is_scored_as_it_would_be_generated),
+        cmocka_unit_test(only_the_prompt_of_a_resumed_request_is_scored),
+        cmocka_unit_test(beams_are_at_least_as_likely_as_greedy),
+        cmocka_unit_test(a_killed_executor_changes_no_token),
+        cmocka_unit_test(the_queue_refuses_what_is_over_its_bounds),
+        cmocka_unit_test(urgent_requests_overtake_and_old_ones_are_not_forgotten),
+        cmocka_unit_test(a_deadline_ends_what_waits_and_what_runs),
+        cmocka_unit_test(sixty_four_streams_with_cancels_and_stops_all_end),
+        cmocka_unit_test(an_hour_of_traffic_leaks_nothing),
+    };
+    return cmocka_run_group_tests_name("sim/generation", tests, NULL, NULL);
+}

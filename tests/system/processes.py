@@ -1,0 +1,277 @@
+"""Real processes of Troupe on free loopback ports: all in one, or one a service with Redis beside them."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import httpx
+from openai import OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TROUPE = Path(os.environ.get("TROUPE_BIN", ROOT / "build/bin/troupe"))
+MODEL = ROOT / "models/SmolLM2-135M-Instruct-Q4_1.gguf"
+MODEL_NAME = "demo"
+START_S = 120  # sanitized builds on a busy machine are slow
+STOP_S = 60
+SANITIZERS = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error: |Assertion .* failed")
+
+running = []  # every Process that was started and not stopped, for the logs of failing tests
+
+
+def require_files():
+    assert TROUPE.is_file(), f"{TROUPE} is missing: build it first, or name another with TROUPE_BIN"
+    assert MODEL.is_file(), f"{MODEL} is missing: ./dev test fetches it"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_until(condition, what, timeout_s=START_S, pause_s=0.05):
+    """Waits until condition() is true and returns its value."""
+    end = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < end, f"still not true after {timeout_s} s: {what}"
+        time.sleep(pause_s)
+
+
+class Process:
+    """One started program; its output goes to a file."""
+
+    def __init__(self, name, arguments, folder, env=None):
+        self.name = name
+        n_before = len(list(folder.glob(f"{name}.*.log")))
+        self.log_path = folder / f"{name}.{n_before}.log"
+        log = open(self.log_path, "wb")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("TROUPE_")}
+        self.popen = subprocess.Popen(
+            [str(a) for a in arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**environment, **(env or {})},
+        )
+        log.close()
+        running.append(self)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def lines(self):
+        """The JSON lines of its log."""
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+
+    def assert_alive(self):
+        assert self.popen.poll() is None, f"{self.name} ended with {self.popen.returncode}:\n{self.log()[-4000:]}"
+
+    def kill(self):
+        """As a crash would end it."""
+        self.popen.kill()
+        self.popen.wait()
+        running.remove(self)
+
+    def stop(self):
+        """SIGTERM: it must end in time with status 0, and no sanitizer may have said anything."""
+        self.assert_alive()
+        self.popen.send_signal(signal.SIGTERM)
+        try:
+            status = self.popen.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"{self.name} did not end within {STOP_S} s of SIGTERM:\n{self.log()[-4000:]}"
+            ) from None
+        running.remove(self)
+        found = SANITIZERS.search(self.log())
+        assert not found, f"{self.name}:\n{self.log()[found.start() : found.start() + 6000]}"
+        assert status == 0, f"{self.name} ended with {status}:\n{self.log()[-4000:]}"
+
+
+class Server:
+    """What tests ask: a base URL, the unmodified openai client, and the metrics of every process behind it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.processes = {}
+        self.admin_ports = {}
+        self.url = None
+        self.http = httpx.Client(
+            verify=False, trust_env=False, timeout=120
+        )  # one: each new one reads every certificate
+        self.clients = {}
+
+    def start(self, name, arguments, env=None):
+        self.processes[name] = Process(name, arguments, self.folder, env)
+        return self.processes[name]
+
+    def troupe(self, command, *flags, admin=True):
+        arguments = [TROUPE, command, *flags]
+        if admin:
+            self.admin_ports[command] = self.admin_ports.get(command) or free_port()
+            arguments += ["--admin-port", self.admin_ports[command]]
+        return self.start(command, arguments)
+
+    def wait_ready(self, process):
+        """Until the gateway in `process` listens and has everything behind it."""
+
+        def port():
+            process.assert_alive()
+            return next((line["port"] for line in process.lines() if line["msg"] == "listens"), None)
+
+        self.url = f"http://127.0.0.1:{wait_until(port, f'{process.name} listens')}"
+
+        def ready():
+            for p in self.processes.values():
+                p.assert_alive()
+            return self.get("/ready").status_code == 200
+
+        wait_until(ready, "the server is ready")
+        return self
+
+    def client(self, **options):
+        options = {"api_key": "none", "max_retries": 0, "timeout": 120, **options}
+        key = (self.url, *sorted(options.items()))
+        if key not in self.clients:
+            self.clients[key] = OpenAI(base_url=f"{self.url}/v1", **options)
+        return self.clients[key]
+
+    def get(self, path, **options):
+        return self.http.get(self.url + path, **options)
+
+    def post(self, path, **options):
+        return self.http.post(self.url + path, **options)
+
+    def metrics(self):
+        """{(name, labels as sorted pairs): value}, summed over the processes."""
+        sums = {}
+        for port in self.admin_ports.values():
+            text = self.http.get(f"http://127.0.0.1:{port}/metrics").text
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    key = (sample.name, tuple(sorted(sample.labels.items())))
+                    sums[key] = sums.get(key, 0) + sample.value
+        return sums
+
+    def metric(self, name, **labels):
+        """The sum of a metric over every label but those given."""
+        wanted = set(labels.items())
+        values = [value for (n, pairs), value in self.metrics().items() if n == name and wanted <= set(pairs)]
+        assert values, f"no metric {name}{labels or ''}"
+        return sum(values)
+
+    def wait_idle(self, timeout_s=30):
+        """Until no request is anywhere in the server."""
+        gauges = "troupe_sequences_running troupe_sequences_waiting troupe_num_requests_in_hand".split()
+        gauges += ["troupe_postprocessor_streams", "troupe_gateway_prompts_waiting"]
+        wait_until(lambda: not any(self.metric(g) for g in gauges), f"{', '.join(gauges)} are 0", timeout_s)
+
+    def stop(self):
+        """Gateways first, as a deployment would; every process is stopped before the first failure is reported."""
+        faults = []
+        order = sorted(self.processes.values(), key=lambda p: (p.name != "gateway", p.name == "redis"))
+        for process in order:
+            try:
+                if process in running:
+                    process.stop()
+            except AssertionError as fault:
+                faults.append(str(fault))
+        self.processes = {}
+        self.http.close()
+        assert not faults, "\n\n".join(faults)
+
+
+def start_serve(folder, *flags, model_name=MODEL_NAME):
+    """Everything in one process."""
+    require_files()
+    server = Server(folder)
+    name = ["--served-model-name", model_name] if model_name else []
+    return server.wait_ready(server.troupe("serve", "--model", MODEL, "--port", 0, *name, *flags))
+
+
+# ---- one process a service -------------------------------------------------------------------------------------------
+
+CALLERS = {"executor": "s", "tokenizer": "gs", "postprocessor": "gs", "drafter": "s"}  # whom they call
+ROLES = ["gateway", "scheduler", *CALLERS, "client"]
+WITH_MODEL = ("executor", "tokenizer", "postprocessor")
+
+
+def write_keys(folder):
+    """A pair for each role and a file of who may connect. Gateway and scheduler share one pair: they are the servers
+    that the others know by one public key."""
+    lines = []
+    for role in ROLES:
+        if role != "scheduler":
+            subprocess.run([TROUPE, "keys", folder / f"{role}.key"], check=True, capture_output=True)
+            public = re.search(r'public-key = "(.{40})"', (folder / f"{role}.key.pub").read_text()).group(1)
+            lines.append(f"{public} {role}\n")
+    (folder / "peers").write_text("".join(lines))
+
+
+class Cluster(Server):
+    """Redis and six processes. `endpoints` are those of gateway and scheduler; with CURVE when they are tcp."""
+
+    def __init__(self, folder, transport):
+        super().__init__(folder)
+        require_files()
+        self.curve = transport == "tcp"
+        if self.curve:
+            write_keys(folder)
+        at = (
+            (lambda name: f"tcp://127.0.0.1:{free_port()}")
+            if self.curve
+            else (lambda name: f"ipc://{folder}/{name}.sock")
+        )
+        self.gateway_endpoint, self.scheduler_endpoint = at("gateway"), at("scheduler")
+        self.redis_port = free_port()
+
+    def start_redis(self):
+        flags = ["--port", self.redis_port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        self.start("redis", ["redis-server", *flags, "--dir", self.folder])
+
+        def answers():
+            try:
+                with socket.create_connection(("127.0.0.1", self.redis_port), 1) as s:
+                    s.sendall(b"PING\r\n")
+                    return s.recv(16).startswith(b"+PONG")
+            except OSError:
+                return False
+
+        wait_until(answers, "redis-server answers")
+
+    def start_service(self, name, *flags):
+        at = {"g": ["--gateway", self.gateway_endpoint], "s": ["--scheduler", self.scheduler_endpoint]}
+        if name == "scheduler":
+            flags += ("--bus-bind", self.scheduler_endpoint, "--store-url", f"redis://127.0.0.1:{self.redis_port}/0")
+        elif name == "gateway":
+            flags += ("--bus-bind", self.gateway_endpoint, *at["s"], "--port", 0, "--served-model-name", MODEL_NAME)
+        else:
+            flags += tuple(flag for letter in CALLERS[name] for flag in at[letter])
+        if name in WITH_MODEL:
+            flags += ("--model", MODEL)
+        if self.curve:
+            key = self.folder / ("gateway.key" if name == "scheduler" else f"{name}.key")
+            flags += ("--bus-secret-key", key, "--bus-server-key", self.folder / "gateway.key.pub")
+            flags += ("--bus-peers", self.folder / "peers") if name in ("gateway", "scheduler") else ()
+        return self.troupe(name, *flags)
+
+    def start_all(self):
+        self.start_redis()
+        for name in ("scheduler", "gateway", *CALLERS):
+            self.start_service(name)
+        return self.wait_ready(self.processes["gateway"])
+
+    def bus_options(self):
+        """What troupe_bus.Client takes to connect to the gateway."""
+        curve = {"key_file": self.folder / "client.key", "server_key_file": self.folder / "gateway.key.pub"}
+        return {"endpoint": self.gateway_endpoint, **(curve if self.curve else {})}

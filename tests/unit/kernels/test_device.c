@@ -1,0 +1,133 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernels/kernels.h"
+
+static const struct {
+    kern_device_options options;
+    const char         *sentence; /* a part of it */
+} refused[] = {
+    {{.backend = "tpu"}, "no backend 'tpu'"},
+    {{.backend = "cpu", .variant = "mmx"}, "no variant 'mmx'"},
+    {{.backend = "ref", .variant = "avx2"}, "no variants"},
+    {{.backend = "cpu", .n_threads = 100000}, "at most"},
+    {{.backend = "cuda", .library = "/nowhere/libcuda_kernels.so"}, "/nowhere/libcuda_kernels.so"},
+    {{.backend = "cuda", .library = "libm.so.6"}, "not a kernel library"},
+};
+
+static void refuses_with_a_sentence(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        char why[KERN_WHY_BYTES] = "";
+        assert_null(kern_device_open(&refused[i].options, why));
+        if (!strstr(why, refused[i].sentence)) {
+            fail_msg("'%s' does not say '%s'", why, refused[i].sentence);
+        }
+    }
+}
+
+static void opens_the_best_cpu_variant_and_every_other(void **state)
+{
+    (void)state;
+    const char *names[8];
+    char        why[KERN_WHY_BYTES];
+    uint32_t    n = kern_cpu_variants(names, 8);
+    assert_true(n >= 1);
+    assert_string_equal(names[n - 1], "portable");
+
+    kern_device *best = kern_device_open(&(kern_device_options){.backend = "cpu"}, why);
+    assert_non_null(best);
+    assert_string_equal(kern_device_variant(best), names[0]);
+    kern_device_close(&best);
+    assert_null(best);
+    for (uint32_t i = 0; i < n; i++) {
+        char copy[32];
+        strcpy(copy, names[i]);
+        kern_device *device = kern_device_open(&(kern_device_options){"cpu", copy, NULL, 1, 0}, why);
+        assert_non_null(device);
+        memset(copy, 'x', sizeof copy); /* the device keeps no pointer to its options */
+        assert_string_equal(kern_device_variant(device), names[i]);
+        assert_non_null(strstr(kern_device_name(device), "1 thread"));
+        assert_true(kern_is_host(device));
+        kern_device_close(&device);
+    }
+}
+
+static void memory_is_zeroed_and_aligned(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 63, 4096, 5 << 20};
+    char                why[KERN_WHY_BYTES];
+    kern_device        *device = kern_device_open(&(kern_device_options){.backend = "cpu", .n_threads = 1}, why);
+    for (uint32_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        unsigned char *memory = kern_alloc(device, sizes[i]);
+        assert_non_null(memory);
+        assert_int_equal((uintptr_t)memory % 64, 0);
+        for (size_t j = 0; j < sizes[i]; j++) {
+            assert_int_equal(memory[j], 0);
+        }
+        kern_free(device, memory);
+    }
+    assert_null(kern_alloc(device, SIZE_MAX - 100));
+    kern_device_close(&device);
+}
+
+static void refuses_weights_and_caches_it_cannot_hold(void **state)
+{
+    (void)state;
+    static const kern_matrix matrices[] = {
+        {KERN_Q4_1, 4, 33, ""}, {KERN_F32, 0, 4, ""}, {KERN_N_DTYPES, 1, 32, ""}, {KERN_F32, 3, 0, ""}};
+    static const kern_kv_shape shapes[]   = {{1, 4, 2, 64, KERN_Q8_0},
+                                             {0, 4, 2, 64, KERN_F16},
+                                             {1, 0, 2, 64, KERN_F16},
+                                             {4096, 1u << 31, 64, 4096, KERN_F32}};
+    static const char *const   backends[] = {"cpu", "ref"};
+    for (uint32_t b = 0; b < 2; b++) {
+        char         why[KERN_WHY_BYTES];
+        kern_device *device = kern_device_open(&(kern_device_options){.backend = backends[b], .n_threads = 1}, why);
+        for (uint32_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++) {
+            why[0] = 0;
+            assert_null(kern_weight_new(device, &matrices[i], why));
+            assert_true(strlen(why) > 20);
+        }
+        for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            why[0] = 0;
+            assert_null(kern_kv_cache_new(device, &shapes[i], why));
+            assert_true(strlen(why) > 20);
+        }
+        kern_device_close(&device);
+    }
+}
+
+static void packed_weights_take_the_bytes_of_the_file(void **state)
+{
+    (void)state;
+    static unsigned char data[32 * 64 * 4];
+    char                 why[KERN_WHY_BYTES];
+    kern_device         *device = kern_device_open(&(kern_device_options){.backend = "cpu", .n_threads = 1}, why);
+    for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
+        kern_weight *weight = kern_weight_new(device, &(kern_matrix){dtype, 32, 64, data}, why);
+        assert_int_equal(kern_weight_bytes(weight), kern_dtype_bytes(dtype, 32 * 64));
+        kern_weight_free(device, &weight);
+        assert_null(weight);
+    }
+    kern_device_close(&device);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refuses_with_a_sentence),
+        cmocka_unit_test(opens_the_best_cpu_variant_and_every_other),
+        cmocka_unit_test(memory_is_zeroed_and_aligned),
+        cmocka_unit_test(refuses_weights_and_caches_it_cannot_hold),
+        cmocka_unit_test(packed_weights_take_the_bytes_of_the_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

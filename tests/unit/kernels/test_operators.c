@@ -1,0 +1,229 @@
+/* Every operator on every device that this machine has, against the reference; and the promises that are about bits. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "support_cases.h"
+
+enum { DEVICES_MAX = 16 };
+
+typedef struct {
+    kern_device *device;
+    bool         cpu; /* one of those whose bits must agree */
+} tested_device;
+
+static kernel_case  *cases;
+static uint32_t      n_cases, n_devices;
+static tested_device devices[DEVICES_MAX];
+
+static int open_devices(void **state)
+{
+    (void)state;
+    static const char *all[] = {"avx512_vnni", "avx512", "avx2", "portable"};
+    const char        *here[8], *library = getenv("TROUPE_CUDA_HOST_LIBRARY");
+    uint32_t           n_here = kern_cpu_variants(here, 8);
+    for (uint32_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        bool found = false;
+        for (uint32_t j = 0; j < n_here; j++) {
+            found |= strcmp(all[i], here[j]) == 0;
+        }
+        if (found) {
+            devices[n_devices++] = (tested_device){case_device("cpu", all[i], NULL, 2), true};
+        } else {
+            print_message("SKIPPED: cpu %s, which this CPU can't run\n", all[i]);
+        }
+    }
+    if (library) {
+        devices[n_devices++] = (tested_device){case_device("cuda", NULL, library, 1), false};
+    } else {
+        print_message("SKIPPED: cuda on the host, as TROUPE_CUDA_HOST_LIBRARY does not name its library\n");
+    }
+    cases = kernel_cases_new(&n_cases);
+    return 0;
+}
+
+static int close_devices(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < n_devices; i++) {
+        kern_device_close(&devices[i].device);
+    }
+    free(cases);
+    return 0;
+}
+
+static void assert_near(const kernel_case *c, kern_device *device, const case_output *truth, const case_output *got)
+{
+    assert_int_equal(truth->n, got->n);
+    for (size_t i = 0; i < truth->n; i++) {
+        float wanted = truth->values[i], value = got->values[i];
+        bool  near = value == wanted || fabsf(value - wanted) <= truth->bounds[i];
+        if (!near) {
+            fail_msg("%s on %s: value %zu is %.9g, expected %.9g within %.3g", c->name, kern_device_name(device), i,
+                     (double)value, (double)wanted, (double)truth->bounds[i]);
+        }
+    }
+}
+
+static void assert_same_bits(const kernel_case *c, const char *what, const float *wanted, const float *got, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (memcmp(&wanted[i], &got[i], 4) != 0) {
+            fail_msg("%s, %s: value %zu is %.9g, expected the bits of %.9g", c->name, what, i, (double)got[i],
+                     (double)wanted[i]);
+        }
+    }
+}
+
+static void every_operator_on_every_device_is_near_the_reference(void **state)
+{
+    (void)state;
+    kern_device *ref = case_device("ref", NULL, NULL, 1);
+    for (uint32_t i = 0; i < n_cases; i++) {
+        case_output truth, got;
+        kernel_case_run_part(&cases[i], ref, NULL, &truth);
+        for (uint32_t d = 0; d < n_devices; d++) {
+            kernel_case_run_part(&cases[i], devices[d].device, NULL, &got);
+            assert_near(&cases[i], devices[d].device, &truth, &got);
+            case_output_free(&got);
+        }
+        case_output_free(&truth);
+    }
+    print_message("%u cases on %u devices\n", n_cases, n_devices);
+    kern_device_close(&ref);
+}
+
+static void cpu_variants_give_the_same_bits(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < n_cases; i++) {
+        case_output first, other;
+        kernel_case_run_part(&cases[i], devices[0].device, NULL, &first);
+        for (uint32_t d = 1; d < n_devices && devices[d].cpu; d++) {
+            kernel_case_run_part(&cases[i], devices[d].device, NULL, &other);
+            assert_same_bits(&cases[i], kern_device_name(devices[d].device), first.values, other.values, first.n);
+            case_output_free(&other);
+        }
+        case_output_free(&first);
+    }
+}
+
+/* Each row alone, and the batch in two halves. */
+static void a_row_depends_on_its_own_inputs_alone(void **state)
+{
+    (void)state;
+    for (uint32_t d = 0; d < n_devices; d++) {
+        for (uint32_t i = 0; i < n_cases; i++) {
+            const kernel_case *c = &cases[i];
+            case_output        batch, part;
+            if (!c->by_row || (c->n_rows > 20 && d > 0)) {
+                continue;
+            }
+            kernel_case_run_part(c, devices[d].device, NULL, &batch);
+            size_t width = batch.n / c->n_rows;
+            for (uint32_t row = 0; row < c->n_rows; row += 1 + c->n_rows / 8) {
+                kernel_case_run_part(c, devices[d].device, &(case_part){.first = row, .n = 1}, &part);
+                assert_same_bits(c, "a row alone", batch.values + row * width, part.values, width);
+                case_output_free(&part);
+            }
+            uint32_t half = c->n_rows / 2;
+            kernel_case_run_part(c, devices[d].device, &(case_part){.first = half, .n = c->n_rows - half}, &part);
+            assert_same_bits(c, "the second half of the rows", batch.values + half * width, part.values, part.n);
+            case_output_free(&part);
+            case_output_free(&batch);
+        }
+    }
+}
+
+static void attention_is_the_same_however_its_rows_are_cut(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = {1, 5, 16};
+    for (uint32_t d = 0; d < n_devices; d++) {
+        for (uint32_t i = 0; i < n_cases; i++) {
+            case_output whole, cut;
+            if (strncmp(cases[i].name, "attention", 9) != 0) {
+                continue;
+            }
+            kernel_case_run_part(&cases[i], devices[d].device, NULL, &whole);
+            for (uint32_t k = 0; k < 3; k++) {
+                kernel_case_run_part(&cases[i], devices[d].device, &(case_part){.chunk = chunks[k]}, &cut);
+                assert_same_bits(&cases[i], "in chunks", whole.values, cut.values, whole.n);
+                case_output_free(&cut);
+            }
+            case_output_free(&whole);
+        }
+    }
+}
+
+static void any_number_of_threads_gives_the_same_bits(void **state)
+{
+    (void)state;
+    kern_device *threads[3];
+    for (uint32_t n = 0; n < 3; n++) {
+        threads[n] = case_device("cpu", NULL, NULL, n + 1);
+    }
+    for (uint32_t i = 0; i < n_cases; i++) {
+        case_output one, more;
+        kernel_case_run_part(&cases[i], threads[0], NULL, &one);
+        for (uint32_t n = 1; n < 3; n++) {
+            kernel_case_run_part(&cases[i], threads[n], NULL, &more);
+            assert_same_bits(&cases[i], kern_device_name(threads[n]), one.values, more.values, one.n);
+            case_output_free(&more);
+        }
+        case_output_free(&one);
+    }
+    for (uint32_t n = 0; n < 3; n++) {
+        kern_device_close(&threads[n]);
+    }
+}
+
+/* A NaN in one row of activations reaches that row's outputs, and no other row's. */
+static void a_nan_stays_in_its_row(void **state)
+{
+    (void)state;
+    enum { ROWS = 20, COLUMNS = 64, TOKENS = 3 };
+    char          why[KERN_WHY_BYTES];
+    unsigned char data[ROWS * COLUMNS * 4] = {0};
+    float         x[TOKENS * COLUMNS]      = {0}, y[TOKENS * ROWS];
+    for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
+        for (uint32_t d = 0; d < n_devices; d++) {
+            kern_device   *device  = devices[d].device;
+            kern_matrix    source  = {dtype, ROWS, COLUMNS, data};
+            kern_weight   *weight  = kern_weight_new(device, &source, why);
+            kern_gemm_args args    = {.x = kern_alloc(device, sizeof x), .n_tokens = TOKENS, .n_outputs = 1};
+            args.outputs[0].weight = weight;
+            args.outputs[0].y      = kern_alloc(device, sizeof y);
+            x[COLUMNS + 40]        = NAN;
+            kern_upload(device, (void *)args.x, x, sizeof x);
+            kern_gemm(device, &args);
+            kern_synchronize(device);
+            kern_download(device, y, args.outputs[0].y, sizeof y);
+            for (uint32_t i = 0; i < TOKENS * ROWS; i++) {
+                assert_int_equal(isnan(y[i]) != 0, i / ROWS == 1);
+            }
+            kern_free(device, (void *)args.x);
+            kern_free(device, args.outputs[0].y);
+            kern_weight_free(device, &weight);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_operator_on_every_device_is_near_the_reference),
+        cmocka_unit_test(cpu_variants_give_the_same_bits),
+        cmocka_unit_test(a_row_depends_on_its_own_inputs_alone),
+        cmocka_unit_test(attention_is_the_same_however_its_rows_are_cut),
+        cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
+        cmocka_unit_test(a_nan_stays_in_its_row),
+    };
+    return cmocka_run_group_tests(tests, open_devices, close_devices);
+}

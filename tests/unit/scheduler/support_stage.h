@@ -1,0 +1,69 @@
+/* A stage for the scheduler: executors, a postprocessor and a gateway played by the test on a simulated network. The
+ * executors compute nothing: the token at a position is `stage_token` of it, unless a test has them lie. */
+#ifndef TROUPE_TESTS_SCHEDULER_SUPPORT_STAGE_H
+#define TROUPE_TESTS_SCHEDULER_SUPPORT_STAGE_H
+
+#include "actor/simulation.h"
+#include "scheduler/state.h"
+
+enum { STAGE_VOCAB = 100, STAGE_SLOTS = 16, STAGE_BLOCKS = 64, STAGE_EXECUTORS = 2, STAGE_PLANS = 512 };
+
+typedef struct stage stage;
+
+/* Changes a result before it is sent: what a broken executor may say. Arrays come from `memory`. */
+typedef void stage_lie(step_result *result, step_output *outputs, arena *memory);
+
+typedef struct {
+    stage     *stage;
+    actor     *actor;
+    peer      *scheduler;
+    uint32_t   position[STAGE_SLOTS]; /* next position of each slot */
+    stage_lie *lie;                   /* NULL: none */
+    uint32_t   n_plans;               /* with entries */
+    uint32_t   entries[STAGE_PLANS];  /* of each of them */
+    uint32_t   opens[STAGE_PLANS];
+    int64_t    at_ms[STAGE_PLANS];
+    arena     *memory;
+} stage_executor;
+
+/* What the gateway and the postprocessor saw of one request. */
+typedef struct {
+    gen_request   body;
+    uint32_t      attempt; /* sent last; what older ones say is dropped */
+    uint32_t      prompt[64], tokens[64], n_tokens, n_opens, n_refusals, refused;
+    finish_reason finish;
+    char          why[ERROR_TEXT_BYTES], field[64];
+} stage_request;
+
+struct stage {
+    simulation       *sim;
+    scheduler_options options;
+    actor            *scheduler, *postprocessor, *gateway;
+    stage_executor    executors[STAGE_EXECUTORS];
+    stage_request     requests[64];
+    uint32_t          n_requests;
+};
+
+/* Defaults of the flags; change t->options before stage_start. */
+void stage_init(stage *t);
+void stage_start(stage *t, uint64_t seed);
+void stage_end(stage *t);
+
+/* Joins and is ready when it returns. */
+stage_executor *stage_add_executor(stage *t, stage_lie *lie);
+
+/* A request with `n_prompt` tokens of prompt; change it, then send it. */
+stage_request *stage_add(stage *t, uint32_t n_prompt, uint32_t max_tokens);
+void           stage_send(stage *t, stage_request *q, uint32_t attempt);
+
+/* Runs until every request that was sent has its end; fails the test when that takes over `max_s` of virtual time. */
+void stage_run(stage *t, double max_s);
+void stage_wait_ms(stage *t, int64_t ms);
+
+/* Tokens of `q` from place `first` on are those that honest executors say. */
+void stage_check_tokens(const stage_request *q, uint32_t first, uint32_t n);
+
+uint32_t   stage_token(uint32_t position);
+scheduler *stage_scheduler(const stage *t);
+
+#endif
