@@ -191,6 +191,27 @@ void redis_command_make(redis_command *command, const redis_names *names, const 
 
 /* ----------------------------------------------------------------------------------------------------- replies */
 
+static void *create_bounded_array(const redisReadTask *task, int n_elements)
+{
+    redis_reader_guard *guard = task->privdata;
+    bool                fits  = task->parent ? !task->parent->parent && n_elements <= REDIS_INNER_ELEMENTS_MAX
+                                             : n_elements <= REDIS_ELEMENTS_MAX;
+    if (fits)
+        return guard->create_array(task, n_elements);
+    guard->refused = true;
+    return NULL;
+}
+
+void redis_guard_reader(redis_reader_guard *guard, redisReader *reader)
+{
+    guard->functions             = *reader->fn;
+    guard->create_array          = guard->functions.createArray;
+    guard->functions.createArray = create_bounded_array;
+    guard->refused               = false;
+    reader->fn                   = &guard->functions;
+    reader->privdata             = guard;
+}
+
 static bool is_string(const redisReply *r)
 {
     return r->type == REDIS_REPLY_STRING;

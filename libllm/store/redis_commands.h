@@ -29,6 +29,19 @@ typedef struct {
 /* The command of a request. Its arguments point into the request, the names and the command itself. */
 void redis_command_make(redis_command *command, const redis_names *names, const store_request *request);
 
+/* hiredis allocates as many elements as a reply's header claims. A guarded reader makes arrays only of what the
+ * operations ask for: lists of up to REDIS_ELEMENTS_MAX, in them lists of up to REDIS_INNER_ELEMENTS_MAX, in those
+ * none. Anything else is the reader's error, and sets `refused`. The guard outlives the reader. */
+typedef struct {
+    redisReplyObjectFunctions functions;
+    void *(*create_array)(const redisReadTask *task, int n_elements);
+    bool refused;
+} redis_reader_guard;
+
+enum { REDIS_ELEMENTS_MAX = 1 << 20, REDIS_INNER_ELEMENTS_MAX = 4 };
+
+void redis_guard_reader(redis_reader_guard *guard, redisReader *reader);
+
 /* Room for what one reply lists. */
 typedef struct {
     store_worker workers[STORE_WORKERS_MAX];

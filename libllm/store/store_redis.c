@@ -63,11 +63,12 @@ typedef struct {
     uint32_t      backoff_ms;
     random_seeded jitter;
 
-    store_queue   waiting;   /* for the first connection */
-    store_queue   in_flight; /* sent, in the order of their replies */
-    redis_command command;
-    redis_lists   lists;
-    metric       *errors, *outages;
+    store_queue        waiting;   /* for the first connection */
+    store_queue        in_flight; /* sent, in the order of their replies */
+    redis_command      command;
+    redis_lists        lists;
+    redis_reader_guard guard;
+    metric            *errors, *outages;
 } redis_store;
 
 /* ---------------------------------------------------------------------------------------- hiredis' event hooks */
@@ -128,8 +129,10 @@ static void on_connect(const redisAsyncContext *context, int status)
 
 static void on_disconnect(const redisAsyncContext *context, int status)
 {
+    redis_store *r = context->data;
     if (status != REDIS_OK)
-        note_failure(context->data, "", context->c.errstr);
+        note_failure(r, "",
+                     r->guard.refused ? "a reply longer or deeper than any command asks for" : context->c.errstr);
 }
 
 /* hiredis aborts the process on a reply that nobody asked for. The last thing that a callback does is to look whether
@@ -381,6 +384,7 @@ static void open_link(redis_store *r, const char *ip, int64_t now_ns)
     context->ev.delWrite   = delete_write;
     context->ev.cleanup    = on_cleanup;
     epoll_ctl(r->epoll_fd, EPOLL_CTL_ADD, context->c.fd, &event);
+    redis_guard_reader(&r->guard, context->c.reader);
     redisAsyncSetConnectCallback(context, on_connect);
     redisAsyncSetDisconnectCallback(context, on_disconnect);
     send_setup(r);

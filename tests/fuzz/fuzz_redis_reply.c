@@ -5,8 +5,10 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static redis_lists lists;
+    redis_reader_guard guard;
     redisReader       *reader = redisReaderCreate();
     void              *answer = NULL;
+    redis_guard_reader(&guard, reader);
     redisReaderFeed(reader, (const char *)data, size);
     while (redisReaderGetReply(reader, &answer) == REDIS_OK && answer) {
         for (int op = 0; op < N_STORE_OPS; op++) {

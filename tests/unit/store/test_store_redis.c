@@ -346,6 +346,7 @@ static void a_peer_that_is_silent_or_talks_nonsense_only_degrades(void **state)
         "-ERR max number of clients reached\r\n",
         "*-7\r\n$999999999999\r\n",
         ":1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n:1\r\n", /* good set-up, odd replies */
+        "*1184467440\r\n",
         "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n",
     };
     for (size_t i = 0; i < COUNT(greetings); i++) {
