@@ -228,10 +228,18 @@ LANES int32_t i32x16_sum(i32x16 a)
     return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_shuffle_epi32(two, 0xb1)));
 }
 
-LANES void i32x16_store_i16(int16_t *to, i32x16 a)
+LANES void store_16_quants(int16_t *to, i32x16 a)
 {
-    __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.low, a.high), 0xd8);
-    _mm256_storeu_si256((__m256i *)to, packed);
+    const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7,
+                                           8, 9, 12, 13, 10, 11, 14, 15);
+    __m256i       whole = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.low, a.high), 0xd8);
+    _mm256_storeu_si256((__m256i *)to, _mm256_shuffle_epi8(whole, order));
+}
+
+LANES void store_quants(int16_t *to, i32x16 first, i32x16 second)
+{
+    store_16_quants(to, first);
+    store_16_quants(to + 16, second);
 }
 
 LANES i16x32 i16x32_load(const void *from)
@@ -267,11 +275,6 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return BOTH(i16x32, _mm256_srli_epi16, a, n);
-}
-
-LANES i16x32 i16x32_shift_right_signed(i16x32 a, int n)
-{
-    return BOTH(i16x32, _mm256_srai_epi16, a, n);
 }
 
 /* The empty asm keeps GCC from regrouping the sums of a whole block as a tree, which runs out of registers. */

@@ -240,10 +240,16 @@ LANES int32_t i32x16_sum(i32x16 a)
     return sum;
 }
 
-/* The low 16 bits of each lane. */
-LANES void i32x16_store_i16(int16_t *to, i32x16 a)
+/* A block of 32 activations, rounded to 16 bits, for the dot products of gemm_lanes.h. 64 bytes. Of each four columns
+ * the even ones come first: what is in the low and the high halves of a weight's 16-bit lanes. (Where a variant has
+ * dot products of bytes: 32 high bytes, then 32 low bytes, both signed: value = 256 * high + low.) */
+LANES void store_quants(int16_t *to, i32x16 first, i32x16 second)
 {
-    EACH_LANE to[i] = (int16_t)a[i];
+    for (int i = 0; i < 16; i++) {
+        int place      = (i & ~3) | (i & 1) << 1 | (i >> 1 & 1);
+        to[place]      = (int16_t)first[i];
+        to[place + 16] = (int16_t)second[i];
+    }
 }
 
 LANES i16x32 i16x32_load(const void *from)
@@ -280,12 +286,6 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return (i16x32)((u16x32)a >> (uint16_t)n);
-}
-
-/* The sign comes in from the left. */
-LANES i16x32 i16x32_shift_right_signed(i16x32 a, int n)
-{
-    return a >> (int16_t)n;
 }
 
 /* sum[i] + a[2i] * b[2i] + a[2i + 1] * b[2i + 1], exact while it fits 32 bits. Lanes of 16 bits are taken from lanes of

@@ -30,8 +30,7 @@ LANES void quantize_block(const float *x, int16_t *quants, float *scale, float *
     }
     i32x16 first  = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
     i32x16 second = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
-    i32x16_store_i16(quants, first);
-    i32x16_store_i16(quants + 16, second);
+    store_quants(quants, first, second);
     *isum = i32x16_sum(i32x16_add(first, second));
     *sum  = *scale * (float)*isum;
 }
@@ -54,52 +53,81 @@ static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
     }
 }
 
-/* Step j of a word of 4-bit or 8-bit weights as signed 16-bit lanes. `n` steps share a word. */
-LANES i16x32 word_step(i16x32 word, int j, int n)
+/* Quad m of a block: columns 4 m .. 4 m + 3 of 16 rows, as unsigned bytes. */
+LANES i16x32 block_quad(kern_dtype dtype, const unsigned char *block, int m)
 {
-    if (n == 2) {
-        return i16x32_shift_right_signed(j == 0 ? i16x32_shift_left(word, 8) : word, 8);
+    if (dtype == KERN_Q8_0) {
+        return i16x32_load(block + m * WEIGHT_WORD_BYTES);
     }
-    i16x32 shifted = j == 0 ? word : i16x32_shift_right(word, 4 * j);
-    return j == 3 ? shifted : i16x32_and(shifted, 15);
+    i16x32 word = i16x32_load(block + m / 2 * WEIGHT_WORD_BYTES);
+    i16x32 quad = i16x32_and(m % 2 ? i16x32_shift_right(word, 4) : word, 0x0f0f);
+    if (dtype == KERN_Q5_0 || dtype == KERN_Q5_1) { /* bit m of each byte, moved to bit 4 */
+        i16x32 fifths = i16x32_load(block + weight_quants_bytes(dtype));
+        fifths        = m < 4 ? i16x32_shift_left(fifths, 4 - m) : i16x32_shift_right(fifths, m - 4);
+        quad          = i16x32_or(quad, i16x32_and(fifths, 0x1010));
+    }
+    return quad;
 }
 
-/* dot[t] += the block's 32 columns of 16 rows with token t. */
+/* dot[t] = the block's 32 columns of 16 rows times those of token t, exactly. */
+#ifdef LANES_BYTE_DOT
 LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t *quants, size_t stride,
                      uint32_t n_tokens, i32x16 *dot)
 {
-    const int  steps = dtype == KERN_Q8_0 ? 2 : 4; /* a word */
-    const bool fifth = dtype == KERN_Q5_0 || dtype == KERN_Q5_1;
-    i16x32     fifths;
-    if (fifth) {
-        fifths = i16x32_load(block + weight_quants_bytes(dtype));
+    i16x32 quad[WEIGHT_QUADS];
+    UNROLL
+    for (int m = 0; m < WEIGHT_QUADS; m++) {
+        quad[m] = block_quad(dtype, block, m);
     }
-    for (int k = 0; k < WEIGHT_STEPS / steps; k++) {
-        i16x32 word = i16x32_load(block + k * WEIGHT_WORD_BYTES);
+    UNROLL
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        dot[t] = i32x16_set(0);
+    }
+    UNROLL
+    for (int m = 0; m < WEIGHT_QUADS; m++) {
         UNROLL
-        for (int j = 0; j < steps; j++) {
-            i16x32 weights = word_step(word, j, steps);
-            if (fifth) { /* bit j of this word's four, moved to bit 4 */
-                weights = i16x32_or(weights, i16x32_and(i16x32_shift_left(fifths, 4 - j), 16));
-            }
-            UNROLL
-            for (uint32_t t = 0; t < n_tokens; t++) {
-                const int16_t *pair = quants + t * stride + 2 * (k * steps + j);
-                dot[t]              = i16x32_dot(dot[t], weights, i16x32_set_pair(pair));
-            }
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            dot[t] = bytes_dot(dot[t], quad[m], (const int8_t *)(quants + t * stride) + 4 * m);
         }
-        if (fifth) {
-            fifths = i16x32_shift_right(fifths, 4);
+    }
+    UNROLL
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        dot[t] = i32x16_shift_left(dot[t], 8);
+    }
+    UNROLL
+    for (int m = 0; m < WEIGHT_QUADS; m++) {
+        UNROLL
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            dot[t] = bytes_dot(dot[t], quad[m], (const int8_t *)(quants + t * stride) + KERN_BLOCK + 4 * m);
         }
     }
 }
+#else
+LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t *quants, size_t stride,
+                     uint32_t n_tokens, i32x16 *dot)
+{
+    UNROLL
+    for (uint32_t t = 0; t < n_tokens; t++) {
+        dot[t] = i32x16_set(0);
+    }
+    UNROLL
+    for (int m = 0; m < WEIGHT_QUADS; m++) {
+        i16x32 quad = block_quad(dtype, block, m), even = i16x32_and(quad, 0x00ff), odd = i16x32_shift_right(quad, 8);
+        UNROLL
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            const int16_t *four = quants + t * stride + 4 * m;
+            dot[t] = i16x32_dot(i16x32_dot(dot[t], even, i16x32_set_pair(four)), odd, i16x32_set_pair(four + 2));
+        }
+    }
+}
+#endif
 
 /* 16 rows by n_tokens, all columns. */
 LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned char *block, uint32_t token,
                           uint32_t n_tokens, f32x16 *out)
 {
     const uint32_t n_blocks = job->n_cols / KERN_BLOCK;
-    const int32_t  offset   = dtype == KERN_Q4_0 ? 8 : dtype == KERN_Q5_0 ? 16 : 0;
+    const int32_t  offset   = weight_offset(dtype);
     const bool     has_min  = dtype == KERN_Q4_1 || dtype == KERN_Q5_1;
     size_t         at       = (size_t)token * n_blocks;
     f32x16         acc[LANES_TILE_TOKENS];
@@ -109,10 +137,6 @@ LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned 
     }
     for (uint32_t b = 0; b < n_blocks; b++, at++, block += weight_block_bytes(dtype)) {
         i32x16 dot[LANES_TILE_TOKENS];
-        UNROLL
-        for (uint32_t t = 0; t < n_tokens; t++) {
-            dot[t] = i32x16_set(offset ? -offset * job->x.isums[at + (size_t)t * n_blocks] : 0);
-        }
         block_dot(dtype, block, job->x.quants + at * KERN_BLOCK, job->n_cols, n_tokens, dot);
         f32x16 scale = f32x16_load_f16((const uint16_t *)(block + weight_scales_at(dtype))), min = scale;
         if (has_min) {
@@ -121,6 +145,9 @@ LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned 
         UNROLL
         for (uint32_t t = 0; t < n_tokens; t++) {
             size_t i = at + (size_t)t * n_blocks;
+            if (offset) {
+                dot[t] = i32x16_sub(dot[t], i32x16_set(offset * job->x.isums[i]));
+            }
             acc[t]   = f32x16_fma(f32x16_of_i32x16(dot[t]), f32x16_mul(scale, f32x16_set(job->x.scales[i])), acc[t]);
             if (has_min) {
                 acc[t] = f32x16_fma(min, f32x16_set(job->x.sums[i]), acc[t]);

@@ -12,26 +12,20 @@ static uint32_t round_up(uint32_t n, uint32_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Puts 32 quants of one row into their lanes: columns 2k and 2k + 1 are step k of two neighbouring lanes. */
+/* Puts 32 quants of one row into their places: see weight.h. */
 static void pack_quants(kern_dtype dtype, const int8_t *quants, uint32_t lane_row, unsigned char *block)
 {
-    uint16_t *words  = (uint16_t *)block + 2 * lane_row;
-    uint16_t *fifths = (uint16_t *)(block + weight_quants_bytes(dtype)) + 2 * lane_row;
-    for (uint32_t lane = 0; lane < 2; lane++) {
-        const uint8_t *q = (const uint8_t *)quants + lane;
+    unsigned char *bytes = block + 4 * lane_row, *fifths = bytes + weight_quants_bytes(dtype);
+    for (uint32_t c = 0; c < KERN_BLOCK; c++) {
+        uint32_t quad = c / 4, place = c % 4;
+        uint8_t  quant = (uint8_t)quants[c];
         if (dtype == KERN_Q8_0) {
-            for (uint32_t w = 0; w < KERN_BLOCK / 4; w++) {
-                words[w * 32 + lane] = (uint16_t)(q[4 * w] | q[4 * w + 2] << 8);
-            }
+            bytes[quad * WEIGHT_WORD_BYTES + place] = quant ^ 0x80;
             continue;
         }
-        for (uint32_t w = 0; w < KERN_BLOCK / 8; w++) {
-            const uint8_t *at = q + 8 * w;
-            words[w * 32 + lane] =
-                (uint16_t)((at[0] & 15) | (at[2] & 15) << 4 | (at[4] & 15) << 8 | (at[6] & 15) << 12);
-        }
-        for (uint32_t step = 0; step < KERN_BLOCK / 2 && (dtype == KERN_Q5_0 || dtype == KERN_Q5_1); step++) {
-            fifths[lane] |= (uint16_t)((q[2 * step] >> 4 & 1) << step);
+        bytes[quad / 2 * WEIGHT_WORD_BYTES + place] |= (unsigned char)((quant & 15) << quad % 2 * 4);
+        if (dtype == KERN_Q5_0 || dtype == KERN_Q5_1) {
+            fifths[place] |= (unsigned char)((quant >> 4 & 1) << quad);
         }
     }
 }
@@ -136,17 +130,18 @@ size_t cpu_weight_bytes(const kern_weight *weight)
 
 static int32_t packed_quant(kern_dtype dtype, const unsigned char *block, uint32_t lane_row, uint32_t c)
 {
-    const uint16_t *words = (const uint16_t *)block;
-    uint32_t        step = c / 2, lane = 2 * lane_row + c % 2;
+    const unsigned char *bytes = block + 4 * lane_row + c % 4;
+    uint32_t             quad  = c / 4;
+    int32_t              quant;
     if (dtype == KERN_Q8_0) {
-        return (int8_t)(words[step / 2 * 32 + lane] >> step % 2 * 8);
+        quant = bytes[quad * WEIGHT_WORD_BYTES];
+    } else {
+        quant = bytes[quad / 2 * WEIGHT_WORD_BYTES] >> quad % 2 * 4 & 15;
     }
-    int32_t quant = words[step / 4 * 32 + lane] >> step % 4 * 4 & 15;
     if (dtype == KERN_Q5_0 || dtype == KERN_Q5_1) {
-        const uint16_t *fifths = (const uint16_t *)(block + weight_quants_bytes(dtype));
-        quant |= (fifths[lane] >> step & 1) << 4;
+        quant |= (bytes[weight_quants_bytes(dtype)] >> quad & 1) << 4;
     }
-    return quant - kern_dtype_offset(dtype);
+    return quant - weight_offset(dtype);
 }
 
 void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out)

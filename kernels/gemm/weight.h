@@ -3,10 +3,12 @@
  * Quantised: rows in groups of 16, so that a vector holds one column pair of 16 rows and no sum runs across lanes. A
  * group is a run of blocks of 32 columns; a block is, in this order:
  *
- *   quants   words of 32 lanes of 16 bits. Lane 2 r + p belongs to row r of the group, parity p. Step s (0 .. 15) of a
- * block is the column pair (2 s, 2 s + 1). 4 and 5 bits: bits 4 j .. 4 j + 3 of word k are the low bits of step 4 k + j
- * (4 words). 8 bits: byte j of a lane of word k is step 2 k + j (8 words). fifths   5 bits: one word whose bit s is bit
- * 4 of step s scales   16 float16, by row mins     16 float16, by row, where the format has them
+ *   quants   quads of 64 bytes: quad m (0 .. 7) holds columns 4 m .. 4 m + 3 of row 0, of row 1, ... as unsigned bytes.
+ *            8 bits: 8 quads of quant + 128. 4 and 5 bits: 4 words, word k with quad 2 k in the low and quad 2 k + 1
+ *            in the high halves of its bytes
+ *   fifths   5 bits: one word whose bit m of each byte is bit 4 of that byte in quad m
+ *   scales   16 float16, by row
+ *   mins     16 float16, by row, where the format has them
  *
  * The bytes are those of the file, in another order. Rows past the end are zero.
  *
@@ -16,7 +18,7 @@
 
 #include "kernels/backend.h"
 
-enum { WEIGHT_GROUP = 16, WEIGHT_WORD_BYTES = 64, WEIGHT_STEPS = 16 };
+enum { WEIGHT_GROUP = 16, WEIGHT_WORD_BYTES = 64, WEIGHT_QUADS = 8 };
 
 typedef struct {
     const kern_backend *backend;
@@ -46,6 +48,12 @@ static inline uint32_t weight_mins_at(kern_dtype dtype)
 static inline uint32_t weight_block_bytes(kern_dtype dtype)
 {
     return weight_mins_at(dtype) + (dtype == KERN_Q4_1 || dtype == KERN_Q5_1 ? 2 * WEIGHT_GROUP : 0);
+}
+
+/* What packed quants are above the weight's integers: 8 for Q4_0, 16 for Q5_0, 128 for Q8_0, else 0. */
+static inline int32_t weight_offset(kern_dtype dtype)
+{
+    return dtype == KERN_Q4_0 ? 8 : dtype == KERN_Q5_0 ? 16 : dtype == KERN_Q8_0 ? 128 : 0;
 }
 
 kern_weight *cpu_weight_new(kern_device *device, const kern_matrix *source, char *why);
