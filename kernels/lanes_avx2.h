@@ -11,9 +11,11 @@
 #define LANES static inline __attribute__((always_inline, unused))
 
 enum {
-    LANES_TILE_TOKENS  = 4,
-    LANES_FLOAT_ROWS   = 2,
-    LANES_FLOAT_TOKENS = 2,
+    LANES_TILE_TOKENS    = 4,
+    LANES_FLOAT_ROWS     = 2,
+    LANES_FLOAT_TOKENS   = 2,
+    LANES_ATTENTION_ROWS = 4,
+    LANES_MANY_REGISTERS = 0,
 };
 
 typedef struct {

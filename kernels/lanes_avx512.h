@@ -11,9 +11,11 @@
 #define LANES static inline __attribute__((always_inline, unused))
 
 enum {
-    LANES_TILE_TOKENS  = 8,
-    LANES_FLOAT_ROWS   = 4,
-    LANES_FLOAT_TOKENS = 4,
+    LANES_TILE_TOKENS    = 8,
+    LANES_FLOAT_ROWS     = 4,
+    LANES_FLOAT_TOKENS   = 4,
+    LANES_ATTENTION_ROWS = 8,
+    LANES_MANY_REGISTERS = 1,
 };
 
 typedef struct {

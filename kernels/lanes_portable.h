@@ -16,9 +16,11 @@
 #define LANES static inline __attribute__((always_inline, unused))
 
 enum {
-    LANES_TILE_TOKENS  = 4, /* rows of x that a gemm tile of quantised weights keeps in registers */
-    LANES_FLOAT_ROWS   = 1, /* rows of W and of x in a tile of float weights */
-    LANES_FLOAT_TOKENS = 1,
+    LANES_TILE_TOKENS    = 4, /* rows of x that a gemm tile of quantised weights keeps in registers */
+    LANES_FLOAT_ROWS     = 1, /* rows of W and of x in a tile of float weights */
+    LANES_FLOAT_TOKENS   = 1,
+    LANES_ATTENTION_ROWS = 4,
+    LANES_MANY_REGISTERS = 0,
 };
 
 /* Vectors wider than the target's registers have no stable calling convention; these functions are always inlined. */

@@ -4,7 +4,8 @@
  * read once for all of them: 4 n_rows operations for each number read. Decode is bound by the cache's bytes, prefill by
  * arithmetic.
  *
- * A row's sums: per block of 16 positions, dot products add dimensions in order; the block's 16 weights are summed in
+ * A row's sums: per block of 16 positions, dot products add the dimensions of the first half of a head in order and
+ * those of the second half apart, so that a few rows keep the multipliers busy; the block's 16 weights are summed in
  * the fixed tree; weighted values are added position by position. Only positions decide which blocks and lanes those
  * are. */
 #include <assert.h>
@@ -15,7 +16,7 @@
 #include "kernels/lanes_partial.h"
 #include "kernels/math.h"
 
-enum { ATTENTION_ROWS = 4 }; /* query rows whose sums are in registers together */
+enum { ATTENTION_ROWS = LANES_ATTENTION_ROWS }; /* query rows whose sums are in registers together */
 
 /* Query rows against one block: pointers to each row's state, and its visible places [first, end) of the block. */
 typedef struct {
@@ -32,24 +33,53 @@ LANES f32x16 load_cached(kern_dtype dtype, const unsigned char *matrix, size_t i
                                : f32x16_load_bf16((const uint16_t *)matrix + index);
 }
 
-/* weights[r][j] = e^(score - largest), 0 where position j is not visible; returns what older sums are multiplied by in
- * factors. */
-LANES void block_weights(kern_dtype dtype, const attention_job *job, const unsigned char *keys,
-                         const attention_rows *rows, uint32_t n, float (*weights)[16], float *factors)
+/* dot[r] += dimensions [d, end) of query row r times those of 16 keys. */
+LANES void add_products(kern_dtype dtype, const unsigned char *keys, const attention_rows *rows, uint32_t n, uint32_t d,
+                        uint32_t end, f32x16 *dot)
 {
-    f32x16 dot[ATTENTION_ROWS];
-    UNROLL
-    for (uint32_t r = 0; r < n; r++) {
-        dot[r] = f32x16_set(0);
-    }
-    for (uint32_t d = 0; d < job->head_dim; d++) {
+    for (; d < end; d++) {
         f32x16 key = load_cached(dtype, keys, d * KERN_KV_BLOCK_TOKENS);
         UNROLL
         for (uint32_t r = 0; r < n; r++) {
             dot[r] = f32x16_fma(f32x16_set(rows->q[r][d]), key, dot[r]);
         }
     }
-    const float softcap = job->args->softcap;
+}
+
+LANES void block_dots(kern_dtype dtype, const attention_job *job, const unsigned char *keys, const attention_rows *rows,
+                      uint32_t n, f32x16 *dot)
+{
+    const uint32_t half = job->head_dim / 2;
+    f32x16         second[ATTENTION_ROWS];
+    UNROLL
+    for (uint32_t r = 0; r < n; r++) {
+        dot[r] = second[r] = f32x16_set(0);
+    }
+    if (LANES_MANY_REGISTERS) { /* both halves at once */
+        for (uint32_t d = 0; d < half; d++) {
+            add_products(dtype, keys, rows, n, d, d + 1, dot);
+            add_products(dtype, keys, rows, n, half + d, half + d + 1, second);
+        }
+        add_products(dtype, keys, rows, n, 2 * half, job->head_dim, second);
+    } else {
+        add_products(dtype, keys, rows, n, 0, half, dot);
+        add_products(dtype, keys, rows, n, half, job->head_dim, second);
+    }
+    UNROLL
+    for (uint32_t r = 0; r < n; r++) {
+        dot[r] = f32x16_add(dot[r], second[r]);
+    }
+}
+
+/* weights[r][j] = e^(score - largest), 0 where position j is not visible; returns what older sums are multiplied by in
+ * factors[16]. */
+LANES void block_weights(kern_dtype dtype, const attention_job *job, const unsigned char *keys,
+                         const attention_rows *rows, uint32_t n, float (*weights)[16], float *factors)
+{
+    f32x16      dot[ATTENTION_ROWS];
+    const float softcap     = job->args->softcap;
+    float       changes[16] = {0};
+    block_dots(dtype, job, keys, rows, n, dot);
     UNROLL
     for (uint32_t r = 0; r < n; r++) {
         f32x16 score = f32x16_mul(dot[r], f32x16_set(job->args->scale));
@@ -58,48 +88,70 @@ LANES void block_weights(kern_dtype dtype, const attention_job *job, const unsig
         }
         mask16 visible = mask16_range(rows->first[r], rows->end[r]);
         score          = f32x16_select(visible, score, f32x16_set(-INFINITY));
-        float  before = *rows->largest[r], block = f32x16_largest(score);
-        float  largest = before > block ? before : block;
-        f32x16 weight  = f32x16_exp(f32x16_sub(score, f32x16_set(largest)));
-        float  change[16];
-        f32x16_store(change, f32x16_exp(f32x16_set(before - largest)));
-        f32x16_store(weights[r], weight);
-        factors[r]        = change[0];
+        float before = *rows->largest[r], block = f32x16_largest(score);
+        float largest     = before > block ? before : block;
+        dot[r]            = f32x16_exp(f32x16_sub(score, f32x16_set(largest)));
+        changes[r]        = before - largest;
         *rows->largest[r] = largest;
-        *rows->total[r]   = *rows->total[r] * factors[r] + f32x16_sum(weight);
+        f32x16_store(weights[r], dot[r]);
+    }
+    f32x16_store(factors, f32x16_exp(f32x16_load(changes)));
+    UNROLL
+    for (uint32_t r = 0; r < n; r++) {
+        *rows->total[r] = *rows->total[r] * factors[r] + f32x16_sum(dot[r]);
     }
 }
 
-/* sums = sums * factor + sum over visible positions of weight * value. Rows that see the whole block share its loads.
- */
+/* For 16 n_chunks dimensions from d: sums = sums * factor + sum over visible positions of weight * value. */
+LANES void value_chunks(kern_dtype dtype, const attention_job *job, const unsigned char *values,
+                        const attention_rows *rows, uint32_t n, uint32_t first, uint32_t end, float (*weights)[16],
+                        const float *factors, uint32_t d, uint32_t n_chunks)
+{
+    f32x16 sum[2][ATTENTION_ROWS];
+    UNROLL
+    for (uint32_t c = 0; c < n_chunks; c++) {
+        UNROLL
+        for (uint32_t r = 0; r < n; r++) {
+            sum[c][r] = f32x16_mul(f32x16_load(rows->sums[r] + d + 16 * c), f32x16_set(factors[r]));
+        }
+    }
+    for (uint32_t j = first; j < end; j++) {
+        UNROLL
+        for (uint32_t c = 0; c < n_chunks; c++) {
+            f32x16 value = load_cached(dtype, values, (size_t)j * job->head_dim + d + 16 * c);
+            UNROLL
+            for (uint32_t r = 0; r < n; r++) {
+                sum[c][r] = f32x16_fma(f32x16_set(weights[r][j]), value, sum[c][r]);
+            }
+        }
+    }
+    UNROLL
+    for (uint32_t c = 0; c < n_chunks; c++) {
+        UNROLL
+        for (uint32_t r = 0; r < n; r++) {
+            f32x16_store(rows->sums[r] + d + 16 * c, sum[c][r]);
+        }
+    }
+}
+
+/* Rows that see the same of the block share its loads. */
 LANES void block_values(kern_dtype dtype, const attention_job *job, const unsigned char *values,
                         const attention_rows *rows, uint32_t n, uint32_t first, uint32_t end, float (*weights)[16],
                         const float *factors)
 {
-    for (uint32_t d = 0; d < job->head_dim; d += 16) {
-        f32x16 sum[ATTENTION_ROWS];
-        UNROLL
-        for (uint32_t r = 0; r < n; r++) {
-            sum[r] = f32x16_mul(f32x16_load(rows->sums[r] + d), f32x16_set(factors[r]));
-        }
-        for (uint32_t j = first; j < end; j++) {
-            f32x16 value = load_cached(dtype, values, (size_t)j * job->head_dim + d);
-            UNROLL
-            for (uint32_t r = 0; r < n; r++) {
-                sum[r] = f32x16_fma(f32x16_set(weights[r][j]), value, sum[r]);
-            }
-        }
-        UNROLL
-        for (uint32_t r = 0; r < n; r++) {
-            f32x16_store(rows->sums[r] + d, sum[r]);
-        }
+    uint32_t d = 0;
+    for (; LANES_MANY_REGISTERS && d + 32 <= job->head_dim; d += 32) {
+        value_chunks(dtype, job, values, rows, n, first, end, weights, factors, d, 2);
+    }
+    for (; d < job->head_dim; d += 16) {
+        value_chunks(dtype, job, values, rows, n, first, end, weights, factors, d, 1);
     }
 }
 
 LANES void attend_block_of(kern_dtype dtype, const attention_job *job, const unsigned char *keys,
                            const unsigned char *values, const attention_rows *rows, uint32_t n)
 {
-    float weights[ATTENTION_ROWS][16], factors[ATTENTION_ROWS];
+    float weights[ATTENTION_ROWS][16], factors[16];
     block_weights(dtype, job, keys, rows, n, weights, factors);
     bool alike = true;
     for (uint32_t r = 1; r < n; r++) {
@@ -115,18 +167,25 @@ LANES void attend_block_of(kern_dtype dtype, const attention_job *job, const uns
     }
 }
 
+#define ATTEND_ROWS(dtype, n)                                                                                          \
+    case n:                                                                                                            \
+        attend_block_of(dtype, job, keys, values, rows, n);                                                            \
+        break;
+
+#if defined(LANES_WIDE_TILES)
+#define ATTEND_MORE_ROWS(dtype) ATTEND_ROWS(dtype, 5) ATTEND_ROWS(dtype, 6) ATTEND_ROWS(dtype, 7) ATTEND_ROWS(dtype, 8)
+#else
+#define ATTEND_MORE_ROWS(dtype)
+#endif
+
+/* One instance for each number of rows, so that the sums live in registers. */
 #define ATTEND_BLOCK(name, dtype)                                                                                      \
     static void name(const attention_job *job, const unsigned char *keys, const unsigned char *values,                 \
                      const attention_rows *rows, uint32_t n)                                                           \
     {                                                                                                                  \
-        if (n == ATTENTION_ROWS) {                                                                                     \
-            attend_block_of(dtype, job, keys, values, rows, ATTENTION_ROWS);                                           \
-        } else if (n == 3) {                                                                                           \
-            attend_block_of(dtype, job, keys, values, rows, 3);                                                        \
-        } else if (n == 2) {                                                                                           \
-            attend_block_of(dtype, job, keys, values, rows, 2);                                                        \
-        } else if (n == 1) {                                                                                           \
-            attend_block_of(dtype, job, keys, values, rows, 1);                                                        \
+        switch (n) {                                                                                                   \
+            ATTEND_ROWS(dtype, 1)                                                                                      \
+            ATTEND_ROWS(dtype, 2) ATTEND_ROWS(dtype, 3) ATTEND_ROWS(dtype, 4) ATTEND_MORE_ROWS(dtype)                  \
         }                                                                                                              \
     }
 

@@ -148,7 +148,7 @@ LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned 
             if (offset) {
                 dot[t] = i32x16_sub(dot[t], i32x16_set(offset * job->x.isums[i]));
             }
-            acc[t]   = f32x16_fma(f32x16_of_i32x16(dot[t]), f32x16_mul(scale, f32x16_set(job->x.scales[i])), acc[t]);
+            acc[t] = f32x16_fma(f32x16_of_i32x16(dot[t]), f32x16_mul(scale, f32x16_set(job->x.scales[i])), acc[t]);
             if (has_min) {
                 acc[t] = f32x16_fma(min, f32x16_set(job->x.sums[i]), acc[t]);
             }
