@@ -4,10 +4,10 @@
  * read once for all of them: 4 n_rows operations for each number read. Decode is bound by the cache's bytes, prefill by
  * arithmetic.
  *
- * A row's sums: per block of 16 positions, dot products add the dimensions of the first half of a head in order and
- * those of the second half apart, so that a few rows keep the multipliers busy; the block's 16 weights are summed in
- * the fixed tree; weighted values are added position by position. Only positions decide which blocks and lanes those
- * are. */
+ * A row's sums: per span of ATTENTION_SPAN positions, dot products add the dimensions of the first half of a head in
+ * order and those of the second half apart, so that a few rows keep the multipliers busy; a span's weights are summed
+ * by place modulo 16, then in the fixed tree; weighted values are added position by position, and what older spans gave
+ * is corrected once a span. Only positions decide which spans and lanes those are. */
 #include <assert.h>
 
 #include "kernels/attention/attention_cpu.h"
@@ -16,9 +16,19 @@
 #include "kernels/lanes_partial.h"
 #include "kernels/math.h"
 
-enum { ATTENTION_ROWS = LANES_ATTENTION_ROWS }; /* query rows whose sums are in registers together */
+enum {
+    ATTENTION_ROWS   = LANES_ATTENTION_ROWS, /* query rows whose sums are in registers together */
+    ATTENTION_BLOCKS = 4,
+    ATTENTION_SPAN   = ATTENTION_BLOCKS * KERN_KV_BLOCK_TOKENS,
+};
 
-/* Query rows against one block: pointers to each row's state, and its visible places [first, end) of the block. */
+/* Blocks of the cache that follow each other in a sequence, from a multiple of ATTENTION_SPAN on. */
+typedef struct {
+    const unsigned char *keys[ATTENTION_BLOCKS], *values[ATTENTION_BLOCKS];
+    uint32_t             n_blocks;
+} attention_span;
+
+/* Query rows against one span: pointers to each row's state, and its visible places [first, end) of the span. */
 typedef struct {
     const float *q[ATTENTION_ROWS];
     float       *sums[ATTENTION_ROWS]; /* [head_dim rounded up to 16] */
@@ -71,41 +81,80 @@ LANES void block_dots(kern_dtype dtype, const attention_job *job, const unsigned
     }
 }
 
-/* weights[r][j] = e^(score - largest), 0 where position j is not visible; returns what older sums are multiplied by in
- * factors[16]. */
-LANES void block_weights(kern_dtype dtype, const attention_job *job, const unsigned char *keys,
-                         const attention_rows *rows, uint32_t n, float (*weights)[16], float *factors)
+/* Places [first, end) of a span as places of its block. */
+LANES uint32_t place_in(uint32_t place, uint32_t block)
+{
+    uint32_t start = block * KERN_KV_BLOCK_TOKENS;
+    return place < start ? 0 : place - start < KERN_KV_BLOCK_TOKENS ? place - start : KERN_KV_BLOCK_TOKENS;
+}
+
+/* scores[r][j] of one block's positions, -inf where they are not visible. */
+LANES void block_scores(kern_dtype dtype, const attention_job *job, const attention_span *span, uint32_t block,
+                        const attention_rows *rows, uint32_t n, float (*scores)[ATTENTION_SPAN])
 {
     f32x16      dot[ATTENTION_ROWS];
-    const float softcap     = job->args->softcap;
-    float       changes[16] = {0};
-    block_dots(dtype, job, keys, rows, n, dot);
+    const float softcap = job->args->softcap;
+    block_dots(dtype, job, span->keys[block], rows, n, dot);
     UNROLL
     for (uint32_t r = 0; r < n; r++) {
         f32x16 score = f32x16_mul(dot[r], f32x16_set(job->args->scale));
         if (softcap > 0) {
             score = f32x16_mul(f32x16_tanh(f32x16_div(score, f32x16_set(softcap))), f32x16_set(softcap));
         }
-        mask16 visible = mask16_range(rows->first[r], rows->end[r]);
-        score          = f32x16_select(visible, score, f32x16_set(-INFINITY));
-        float before = *rows->largest[r], block = f32x16_largest(score);
-        float largest     = before > block ? before : block;
-        dot[r]            = f32x16_exp(f32x16_sub(score, f32x16_set(largest)));
-        changes[r]        = before - largest;
-        *rows->largest[r] = largest;
-        f32x16_store(weights[r], dot[r]);
-    }
-    f32x16_store(factors, f32x16_exp(f32x16_load(changes)));
-    UNROLL
-    for (uint32_t r = 0; r < n; r++) {
-        *rows->total[r] = *rows->total[r] * factors[r] + f32x16_sum(dot[r]);
+        mask16 visible = mask16_range(place_in(rows->first[r], block), place_in(rows->end[r], block));
+        f32x16_store(scores[r] + block * KERN_KV_BLOCK_TOKENS, f32x16_select(visible, score, f32x16_set(-INFINITY)));
     }
 }
 
-/* For 16 n_chunks dimensions from d: sums = sums * factor + sum over visible positions of weight * value. */
-LANES void value_chunks(kern_dtype dtype, const attention_job *job, const unsigned char *values,
-                        const attention_rows *rows, uint32_t n, uint32_t first, uint32_t end, float (*weights)[16],
-                        const float *factors, uint32_t d, uint32_t n_chunks)
+/* Scores become weights e^(score - largest); factors[r] is what older sums are multiplied by. */
+LANES void span_weights(const attention_span *span, const attention_rows *rows, uint32_t n,
+                        float (*weights)[ATTENTION_SPAN], float *factors)
+{
+    float changes[16] = {0};
+    for (uint32_t r = 0; r < n; r++) {
+        f32x16 most = f32x16_load(weights[r]);
+        for (uint32_t b = 1; b < span->n_blocks; b++) {
+            most = f32x16_max(most, f32x16_load(weights[r] + b * KERN_KV_BLOCK_TOKENS));
+        }
+        float before = *rows->largest[r], here = f32x16_largest(most);
+        *rows->largest[r] = before > here ? before : here;
+        changes[r]        = before - *rows->largest[r];
+    }
+    f32x16_store(factors, f32x16_exp(f32x16_load(changes)));
+    for (uint32_t r = 0; r < n; r++) {
+        f32x16 sum = f32x16_set(0), largest = f32x16_set(*rows->largest[r]);
+        for (uint32_t b = 0; b < span->n_blocks; b++) {
+            float *block  = weights[r] + b * KERN_KV_BLOCK_TOKENS;
+            f32x16 weight = f32x16_exp(f32x16_sub(f32x16_load(block), largest));
+            f32x16_store(block, weight);
+            sum = f32x16_add(sum, weight);
+        }
+        *rows->total[r] = *rows->total[r] * factors[r] + f32x16_sum(sum);
+    }
+}
+
+/* sum[c][r] += weight * value over places [first, end) of a block, for 16 n_chunks dimensions of rows [row, row + n) */
+LANES void add_values(kern_dtype dtype, const unsigned char *values, uint32_t head_dim, uint32_t n_chunks, uint32_t row,
+                      uint32_t n, uint32_t first, uint32_t end, const float *const *weights,
+                      f32x16 (*sum)[ATTENTION_ROWS])
+{
+    for (uint32_t j = first; j < end; j++) {
+        UNROLL
+        for (uint32_t c = 0; c < n_chunks; c++) {
+            f32x16 value = load_cached(dtype, values, (size_t)j * head_dim + 16 * c);
+            UNROLL
+            for (uint32_t r = row; r < row + n; r++) {
+                sum[c][r] = f32x16_fma(f32x16_set(weights[r][j]), value, sum[c][r]);
+            }
+        }
+    }
+}
+
+/* For 16 n_chunks dimensions from d: sums = sums * factor + sum over visible positions of weight * value. Rows that see
+ * the same of a block share its loads. */
+LANES void span_values(kern_dtype dtype, const attention_job *job, const attention_span *span,
+                       const attention_rows *rows, uint32_t n, float (*weights)[ATTENTION_SPAN], const float *factors,
+                       uint32_t d, uint32_t n_chunks)
 {
     f32x16 sum[2][ATTENTION_ROWS];
     UNROLL
@@ -115,14 +164,25 @@ LANES void value_chunks(kern_dtype dtype, const attention_job *job, const unsign
             sum[c][r] = f32x16_mul(f32x16_load(rows->sums[r] + d + 16 * c), f32x16_set(factors[r]));
         }
     }
-    for (uint32_t j = first; j < end; j++) {
+    const size_t skipped = d * (dtype == KERN_F32 ? sizeof(float) : sizeof(uint16_t));
+    for (uint32_t b = 0; b < span->n_blocks; b++) {
+        const unsigned char *values = span->values[b] + skipped;
+        const float         *own[ATTENTION_ROWS];
+        bool                 alike = true;
+        uint32_t             first = place_in(rows->first[0], b), end = place_in(rows->end[0], b);
         UNROLL
-        for (uint32_t c = 0; c < n_chunks; c++) {
-            f32x16 value = load_cached(dtype, values, (size_t)j * job->head_dim + d + 16 * c);
-            UNROLL
-            for (uint32_t r = 0; r < n; r++) {
-                sum[c][r] = f32x16_fma(f32x16_set(weights[r][j]), value, sum[c][r]);
-            }
+        for (uint32_t r = 0; r < n; r++) {
+            own[r] = weights[r] + b * KERN_KV_BLOCK_TOKENS;
+            alike &= place_in(rows->first[r], b) == first && place_in(rows->end[r], b) == end;
+        }
+        if (alike) {
+            add_values(dtype, values, job->head_dim, n_chunks, 0, n, first, end, own, sum);
+            continue;
+        }
+        UNROLL
+        for (uint32_t r = 0; r < n; r++) {
+            add_values(dtype, values, job->head_dim, n_chunks, r, 1, place_in(rows->first[r], b),
+                       place_in(rows->end[r], b), own, sum);
         }
     }
     UNROLL
@@ -134,42 +194,26 @@ LANES void value_chunks(kern_dtype dtype, const attention_job *job, const unsign
     }
 }
 
-/* Rows that see the same of the block share its loads. */
-LANES void block_values(kern_dtype dtype, const attention_job *job, const unsigned char *values,
-                        const attention_rows *rows, uint32_t n, uint32_t first, uint32_t end, float (*weights)[16],
-                        const float *factors)
+LANES void attend_span_of(kern_dtype dtype, const attention_job *job, const attention_span *span,
+                          const attention_rows *rows, uint32_t n)
 {
-    uint32_t d = 0;
+    float    weights[ATTENTION_ROWS][ATTENTION_SPAN], factors[16];
+    uint32_t b = 0, d = 0;
+    do {
+        block_scores(dtype, job, span, b, rows, n, weights);
+    } while (++b < span->n_blocks);
+    span_weights(span, rows, n, weights, factors);
     for (; LANES_MANY_REGISTERS && d + 32 <= job->head_dim; d += 32) {
-        value_chunks(dtype, job, values, rows, n, first, end, weights, factors, d, 2);
+        span_values(dtype, job, span, rows, n, weights, factors, d, 2);
     }
     for (; d < job->head_dim; d += 16) {
-        value_chunks(dtype, job, values, rows, n, first, end, weights, factors, d, 1);
-    }
-}
-
-LANES void attend_block_of(kern_dtype dtype, const attention_job *job, const unsigned char *keys,
-                           const unsigned char *values, const attention_rows *rows, uint32_t n)
-{
-    float weights[ATTENTION_ROWS][16], factors[16];
-    block_weights(dtype, job, keys, rows, n, weights, factors);
-    bool alike = true;
-    for (uint32_t r = 1; r < n; r++) {
-        alike &= rows->first[r] == rows->first[0] && rows->end[r] == rows->end[0];
-    }
-    if (alike) {
-        block_values(dtype, job, values, rows, n, rows->first[0], rows->end[0], weights, factors);
-        return;
-    }
-    for (uint32_t r = 0; r < n; r++) {
-        attention_rows one = {.sums = {rows->sums[r]}};
-        block_values(dtype, job, values, &one, 1, rows->first[r], rows->end[r], weights + r, factors + r);
+        span_values(dtype, job, span, rows, n, weights, factors, d, 1);
     }
 }
 
 #define ATTEND_ROWS(dtype, n)                                                                                          \
     case n:                                                                                                            \
-        attend_block_of(dtype, job, keys, values, rows, n);                                                            \
+        attend_span_of(dtype, job, span, rows, n);                                                                     \
         break;
 
 #if defined(LANES_WIDE_TILES)
@@ -179,9 +223,8 @@ LANES void attend_block_of(kern_dtype dtype, const attention_job *job, const uns
 #endif
 
 /* One instance for each number of rows, so that the sums live in registers. */
-#define ATTEND_BLOCK(name, dtype)                                                                                      \
-    static void name(const attention_job *job, const unsigned char *keys, const unsigned char *values,                 \
-                     const attention_rows *rows, uint32_t n)                                                           \
+#define ATTEND_SPAN(name, dtype)                                                                                       \
+    static void name(const attention_job *job, const attention_span *span, const attention_rows *rows, uint32_t n)     \
     {                                                                                                                  \
         switch (n) {                                                                                                   \
             ATTEND_ROWS(dtype, 1)                                                                                      \
@@ -189,39 +232,43 @@ LANES void attend_block_of(kern_dtype dtype, const attention_job *job, const uns
         }                                                                                                              \
     }
 
-ATTEND_BLOCK(attend_block_f32, KERN_F32)
-ATTEND_BLOCK(attend_block_f16, KERN_F16)
-ATTEND_BLOCK(attend_block_bf16, KERN_BF16)
+ATTEND_SPAN(attend_span_f32, KERN_F32)
+ATTEND_SPAN(attend_span_f16, KERN_F16)
+ATTEND_SPAN(attend_span_bf16, KERN_BF16)
 
-/* All rows of a task against block `b` of its sequence. Row i is token i / group, head i % group of the KV head's
- * heads. */
-static void attend_task_block(const attention_job *job, const attention_task *task, uint32_t b, float *state)
+/* All rows of a task against the span of its sequence that begins with block `b`. Row i is token i / group, head i %
+ * group of the KV head's heads. */
+static void attend_task_span(const attention_job *job, const attention_task *task, uint32_t b, uint32_t n_blocks,
+                             float *state)
 {
     const kern_attention_args *args   = job->args;
-    const uint32_t             block  = args->block_tables[task->sequence->table_start + b];
-    const unsigned char       *keys   = host_kv_keys(job->cache, args->layer, block, task->kv_head);
-    const unsigned char       *values = host_kv_values(job->cache, args->layer, block, task->kv_head);
     const uint32_t             n_rows = task->n_tokens * job->group, start = b * KERN_KV_BLOCK_TOKENS;
+    attention_span             span = {.n_blocks = n_blocks};
     attention_rows             rows;
     uint32_t                   n = 0;
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        uint32_t block = args->block_tables[task->sequence->table_start + b + i];
+        span.keys[i]   = host_kv_keys(job->cache, args->layer, block, task->kv_head);
+        span.values[i] = host_kv_values(job->cache, args->layer, block, task->kv_head);
+    }
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t token = task->token + i / job->group, head = task->kv_head * job->group + i % job->group;
         uint32_t last  = task->sequence->position + token;
         uint32_t first = args->window && last + 1 > args->window ? last + 1 - args->window : 0;
-        if (last >= start && first < start + KERN_KV_BLOCK_TOKENS) {
+        if (last >= start && first < start + ATTENTION_SPAN) {
             float *own   = state + (size_t)i * job->row_floats;
             rows.q[n]    = args->q + ((size_t)(task->sequence->q_start + token) * args->n_heads + head) * job->head_dim;
             rows.sums[n] = own + 16;
             rows.largest[n] = own;
             rows.total[n]   = own + 1;
             rows.first[n]   = first > start ? first - start : 0;
-            rows.end[n]     = last - start < KERN_KV_BLOCK_TOKENS ? last - start + 1 : KERN_KV_BLOCK_TOKENS;
+            rows.end[n]     = last - start < ATTENTION_SPAN ? last - start + 1 : ATTENTION_SPAN;
             n++;
         }
         if (n == ATTENTION_ROWS || i + 1 == n_rows) {
-            (job->cache->shape.dtype == KERN_F32   ? attend_block_f32
-             : job->cache->shape.dtype == KERN_F16 ? attend_block_f16
-                                                   : attend_block_bf16)(job, keys, values, &rows, n);
+            (job->cache->shape.dtype == KERN_F32   ? attend_span_f32
+             : job->cache->shape.dtype == KERN_F16 ? attend_span_f16
+                                                   : attend_span_bf16)(job, &span, &rows, n);
             n = 0;
         }
     }
@@ -239,9 +286,11 @@ static void attention_slice(void *argument, uint32_t slice, uint32_t worker)
         state[(size_t)i * job->row_floats] = -INFINITY;
     }
     uint32_t first_row = task.sequence->position + task.token, last_row = first_row + task.n_tokens - 1;
-    uint32_t first = args->window && first_row + 1 > args->window ? first_row + 1 - args->window : 0;
-    for (uint32_t b = first / KERN_KV_BLOCK_TOKENS; b <= last_row / KERN_KV_BLOCK_TOKENS; b++) {
-        attend_task_block(job, &task, b, state);
+    uint32_t first     = args->window && first_row + 1 > args->window ? first_row + 1 - args->window : 0;
+    uint32_t end_block = last_row / KERN_KV_BLOCK_TOKENS + 1;
+    for (uint32_t b = first / ATTENTION_SPAN * ATTENTION_BLOCKS; b < end_block; b += ATTENTION_BLOCKS) {
+        uint32_t n_blocks = end_block - b < ATTENTION_BLOCKS ? end_block - b : ATTENTION_BLOCKS;
+        attend_task_span(job, &task, b, n_blocks, state);
     }
     for (uint32_t i = 0; i < n_rows; i++) {
         const float *own   = state + (size_t)i * job->row_floats;
