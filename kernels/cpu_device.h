@@ -22,6 +22,7 @@ typedef struct {
     } x;
     char  *worker_scratch; /* [n_threads][worker_bytes] */
     size_t worker_bytes;
+    float *attention_parts; /* states of segments that are computed apart */
 } cpu_device;
 
 /* Scratch of one worker, 64-byte aligned. */

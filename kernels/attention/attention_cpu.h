@@ -5,27 +5,38 @@
 #include "kernels/cpu_device.h"
 #include "kernels/kv/kv_cache.h"
 
+/* A sequence's positions in segments of this many: the sums of each stand alone and are merged in order, so that the
+ * segments of a few long sequences can be computed side by side. */
+enum { ATTENTION_SEGMENT = 512 };
+
 typedef struct {
     const kern_attention_args *args;
     const host_kv_cache       *cache;
     cpu_device                *device;
     uint32_t                   head_dim, group; /* heads that share a KV head */
     uint32_t                   task_tokens;     /* the most tokens of a task */
-    uint32_t                   row_floats;      /* scratch of a row: largest score, total, padding to 16, sums */
+    uint32_t                   row_floats;      /* state of a row: largest score, total, padding to 16, sums */
+    uint32_t                   state_floats;    /* state of the most rows of a task */
     uint32_t                   n_tasks;
-    uint64_t                   work;
+    uint32_t n_parts; /* tasks times the segments of their sequences; 0: each task goes through its own */
+    uint64_t work;
 } attention_job;
 
 /* Tokens [token, token + n_tokens) of a sequence's rows, for the heads of one KV head. */
 typedef struct {
     const kern_sequence *sequence;
     uint32_t             token, n_tokens, kv_head;
+    uint32_t             first_part, n_segments; /* its place among the parts */
 } attention_task;
 
 attention_job  attention_job_of(cpu_device *device, const kern_attention_args *args);
 attention_task attention_task_of(const attention_job *job, uint32_t index);
 
-/* Scratch of a worker for heads of head_dim, n_heads of them in the model. */
+/* The task that part `part` belongs to. */
+attention_task attention_task_of_part(const attention_job *job, uint32_t part);
+
+/* Scratch of a worker, and of all parts, for heads of head_dim, n_heads of them in the model. */
 size_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim);
+size_t attention_parts_bytes(uint32_t n_heads, uint32_t head_dim, uint32_t n_threads);
 
 #endif

@@ -7,7 +7,8 @@
  * A row's sums: per span of ATTENTION_SPAN positions, dot products add the dimensions of the first half of a head in
  * order and those of the second half apart, so that a few rows keep the multipliers busy; a span's weights are summed
  * by place modulo 16, then in the fixed tree; weighted values are added position by position, and what older spans gave
- * is corrected once a span. Only positions decide which spans and lanes those are. */
+ * is corrected once a span. Segments of ATTENTION_SEGMENT positions stand alone and are merged in order. Only positions
+ * decide which segments, spans and lanes those are. */
 #include <assert.h>
 
 #include "kernels/attention/attention_cpu.h"
@@ -274,36 +275,106 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
     }
 }
 
-static void attention_slice(void *argument, uint32_t slice, uint32_t worker)
+/* state = the sums of all rows of a task over segment `segment` of its sequence. */
+static void attend_task_segment(const attention_job *job, const attention_task *task, uint32_t segment, float *state)
 {
-    const attention_job       *job    = argument;
-    const kern_attention_args *args   = job->args;
-    attention_task             task   = attention_task_of(job, slice);
-    float                     *state  = cpu_worker_scratch(job->device, worker);
-    const uint32_t             n_rows = task.n_tokens * job->group;
+    const kern_attention_args *args      = job->args;
+    const uint32_t             n_rows    = task->n_tokens * job->group;
+    const uint32_t             first_row = task->sequence->position + task->token, end = first_row + task->n_tokens;
     for (uint32_t i = 0; i < n_rows; i++) {
         memset(state + (size_t)i * job->row_floats, 0, job->row_floats * sizeof(float));
         state[(size_t)i * job->row_floats] = -INFINITY;
     }
-    uint32_t first_row = task.sequence->position + task.token, last_row = first_row + task.n_tokens - 1;
-    uint32_t first     = args->window && first_row + 1 > args->window ? first_row + 1 - args->window : 0;
-    uint32_t end_block = last_row / KERN_KV_BLOCK_TOKENS + 1;
-    for (uint32_t b = first / ATTENTION_SPAN * ATTENTION_BLOCKS; b < end_block; b += ATTENTION_BLOCKS) {
+    uint32_t visible   = args->window && first_row + 1 > args->window ? first_row + 1 - args->window : 0;
+    uint32_t start     = segment * ATTENTION_SEGMENT > visible ? segment * ATTENTION_SEGMENT : visible;
+    uint32_t stop      = (segment + 1) * ATTENTION_SEGMENT < end ? (segment + 1) * ATTENTION_SEGMENT : end;
+    uint32_t end_block = (stop + KERN_KV_BLOCK_TOKENS - 1) / KERN_KV_BLOCK_TOKENS;
+    for (uint32_t b = start / ATTENTION_SPAN * ATTENTION_BLOCKS; b < end_block; b += ATTENTION_BLOCKS) {
         uint32_t n_blocks = end_block - b < ATTENTION_BLOCKS ? end_block - b : ATTENTION_BLOCKS;
-        attend_task_span(job, &task, b, n_blocks, state);
+        attend_task_span(job, task, b, n_blocks, state);
     }
-    for (uint32_t i = 0; i < n_rows; i++) {
-        const float *own   = state + (size_t)i * job->row_floats;
-        uint32_t     token = task.token + i / job->group, head = task.kv_head * job->group + i % job->group;
-        float *out = args->out + ((size_t)(task.sequence->q_start + token) * args->n_heads + head) * job->head_dim;
-        for (uint32_t d = 0; d < job->head_dim; d++) {
-            out[d] = own[16 + d] / own[1];
+}
+
+/* Adds a later segment's sums to those of the ones before it. A row that saw nothing of one adds nothing. */
+static void merge_segment(const attention_job *job, uint32_t n_rows, float *state, const float *later)
+{
+    for (uint32_t i = 0; i < n_rows; i++, state += job->row_floats, later += job->row_floats) {
+        if (later[1] == 0 && !isnan(later[0])) {
+            continue;
+        }
+        float largest     = state[0] > later[0] ? state[0] : later[0],
+              factors[16] = {state[0] - largest, later[0] - largest};
+        f32x16_store(factors, f32x16_exp(f32x16_load(factors)));
+        state[0] = largest;
+        state[1] = state[1] * factors[0] + later[1] * factors[1];
+        for (uint32_t d = 16; d < job->row_floats; d += 16) {
+            f32x16 scaled = f32x16_mul(f32x16_load(state + d), f32x16_set(factors[0]));
+            f32x16_store(state + d, f32x16_fma(f32x16_load(later + d), f32x16_set(factors[1]), scaled));
         }
     }
+}
+
+static void write_task(const attention_job *job, const attention_task *task, const float *state)
+{
+    const kern_attention_args *args   = job->args;
+    const uint32_t             n_rows = task->n_tokens * job->group;
+    for (uint32_t i = 0; i < n_rows; i++, state += job->row_floats) {
+        uint32_t token = task->token + i / job->group, head = task->kv_head * job->group + i % job->group;
+        float   *out = args->out + ((size_t)(task->sequence->q_start + token) * args->n_heads + head) * job->head_dim;
+        for (uint32_t d = 0; d < job->head_dim; d++) {
+            out[d] = state[16 + d] / state[1];
+        }
+    }
+}
+
+/* One task, segment after segment. */
+static void attention_task_slice(void *argument, uint32_t slice, uint32_t worker)
+{
+    const attention_job *job   = argument;
+    attention_task       task  = attention_task_of(job, slice);
+    float               *state = cpu_worker_scratch(job->device, worker), *later = state + job->state_floats;
+    uint32_t             end = task.sequence->position + task.token + task.n_tokens;
+    attend_task_segment(job, &task, 0, state);
+    for (uint32_t segment = 1; segment * ATTENTION_SEGMENT < end; segment++) {
+        attend_task_segment(job, &task, segment, later);
+        merge_segment(job, task.n_tokens * job->group, state, later);
+    }
+    write_task(job, &task, state);
+}
+
+static float *part_state(const attention_job *job, uint32_t part)
+{
+    return job->device->attention_parts + (size_t)part * job->state_floats;
+}
+
+/* One segment of one task. */
+static void attention_part_slice(void *argument, uint32_t part, uint32_t worker)
+{
+    (void)worker;
+    const attention_job *job  = argument;
+    attention_task       task = attention_task_of_part(job, part);
+    attend_task_segment(job, &task, part - task.first_part, part_state(job, part));
+}
+
+static void attention_merge_slice(void *argument, uint32_t slice, uint32_t worker)
+{
+    (void)worker;
+    const attention_job *job  = argument;
+    attention_task       task = attention_task_of(job, slice);
+    for (uint32_t i = 1; i < task.n_segments; i++) {
+        merge_segment(job, task.n_tokens * job->group, part_state(job, task.first_part),
+                      part_state(job, task.first_part + i));
+    }
+    write_task(job, &task, part_state(job, task.first_part));
 }
 
 static void cpu_attention(kern_device *device, const kern_attention_args *args)
 {
     attention_job job = attention_job_of((cpu_device *)device, args);
-    cpu_run(job.device, attention_slice, &job, job.n_tasks, job.work);
+    if (job.n_parts == 0) {
+        cpu_run(job.device, attention_task_slice, &job, job.n_tasks, job.work);
+        return;
+    }
+    cpu_run(job.device, attention_part_slice, &job, job.n_parts, job.work);
+    cpu_run(job.device, attention_merge_slice, &job, job.n_tasks, (uint64_t)job.n_parts * job.state_floats);
 }

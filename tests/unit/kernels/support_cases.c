@@ -699,6 +699,11 @@ static void add_attentions(case_list *list)
         {6, 1, 128, 20, 2, {90, 0}, {25, 60}, 0, 1, true},
         {2, 2, 256, 0, 2, {300, 17}, {2, 1}, 30, 4, false},
         {5, 1, 32, 16, 2, {16, 32}, {50, 1}, 5, 10, false},
+        /* several segments of the cache, with windows inside of one and over two */
+        {3, 1, 64, 0, 1, {1300}, {1}, 0, 1, false},
+        {6, 2, 32, 0, 2, {511, 1023}, {2, 1}, 0, 2, false},
+        {2, 1, 48, 100, 2, {1530, 700}, {10, 1}, 0, 1, false},
+        {2, 2, 16, 600, 1, {1020}, {7}, 0, 4, false},
     };
     for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (kern_dtype dtype = KERN_F32; dtype <= KERN_BF16; dtype++) {
