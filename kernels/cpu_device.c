@@ -126,6 +126,8 @@ static void free_scratch(cpu_device *device)
     host_free(NULL, device->x.scales);
     host_free(NULL, device->x.sums);
     host_free(NULL, device->x.isums);
+    host_free(NULL, device->x.half_sums);
+    host_free(NULL, device->x.half_isums);
     host_free(NULL, device->worker_scratch);
     device->x              = (struct cpu_activations){0};
     device->worker_scratch = NULL;
@@ -164,8 +166,11 @@ bool cpu_reserve(kern_device *device, const kern_limits *limits, char *why)
     cpu->x.scales       = host_alloc(device, n_blocks * sizeof(float));
     cpu->x.sums         = host_alloc(device, n_blocks * sizeof(float));
     cpu->x.isums        = host_alloc(device, n_blocks * sizeof(int32_t));
+    cpu->x.half_sums    = host_alloc(device, n_blocks * 2 * sizeof(float));
+    cpu->x.half_isums   = host_alloc(device, n_blocks * 2 * sizeof(int32_t));
     cpu->worker_scratch = host_alloc(device, cpu->worker_bytes * thread_pool_n_threads(cpu->pool));
-    if (!cpu->x.padded || !cpu->x.quants || !cpu->x.scales || !cpu->x.sums || !cpu->x.isums || !cpu->worker_scratch) {
+    if (!cpu->x.padded || !cpu->x.quants || !cpu->x.scales || !cpu->x.sums || !cpu->x.isums || !cpu->x.half_sums ||
+        !cpu->x.half_isums || !cpu->worker_scratch) {
         free_scratch(cpu);
         snprintf(why, KERN_WHY_BYTES, "not enough memory for steps of %u tokens of %u columns and %u threads",
                  limits->n_tokens, limits->n_cols, thread_pool_n_threads(cpu->pool));
