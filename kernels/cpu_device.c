@@ -126,6 +126,8 @@ static void free_scratch(cpu_device *device)
     host_free(NULL, device->x.scales);
     host_free(NULL, device->x.sums);
     host_free(NULL, device->x.isums);
+    host_free(NULL, device->x.half_sums);
+    host_free(NULL, device->x.half_isums);
     host_free(NULL, device->worker_scratch);
     host_free(NULL, device->attention_parts);
     device->x               = (struct cpu_activations){0};
@@ -154,27 +156,35 @@ const char *cpu_device_variant(const kern_device *device)
 
 bool cpu_reserve(kern_device *device, const kern_limits *limits, char *why)
 {
-    cpu_device *cpu     = (cpu_device *)device;
+    cpu_device *cpu       = (cpu_device *)device;
+    uint32_t    n_threads = thread_pool_n_threads(cpu->pool);
     size_t      columns = ((size_t)limits->n_cols + 31) / 32 * 32, all = columns * limits->n_tokens;
     size_t      n_blocks  = all / KERN_BLOCK;
     size_t      attention = attention_scratch_bytes(limits->n_heads, limits->head_dim);
-    size_t      parts     = attention_parts_bytes(limits->n_heads, limits->head_dim, thread_pool_n_threads(cpu->pool));
     size_t      sample    = limits->n_sample_rows ? sample_scratch_bytes(limits->n_vocab) : 0;
     free_scratch(cpu);
-    cpu->worker_bytes    = ((attention > sample ? attention : sample) + 63) / 64 * 64;
-    cpu->x.padded        = host_alloc(device, all * sizeof(float));
-    cpu->x.quants        = host_alloc(device, all * sizeof(int16_t));
-    cpu->x.scales        = host_alloc(device, n_blocks * sizeof(float));
-    cpu->x.sums          = host_alloc(device, n_blocks * sizeof(float));
-    cpu->x.isums         = host_alloc(device, n_blocks * sizeof(int32_t));
-    cpu->worker_scratch  = host_alloc(device, cpu->worker_bytes * thread_pool_n_threads(cpu->pool));
-    cpu->attention_parts = host_alloc(device, parts);
-    if (!cpu->x.padded || !cpu->x.quants || !cpu->x.scales || !cpu->x.sums || !cpu->x.isums || !cpu->worker_scratch ||
-        !cpu->attention_parts) {
-        free_scratch(cpu);
-        snprintf(why, KERN_WHY_BYTES, "not enough memory for steps of %u tokens of %u columns and %u threads",
-                 limits->n_tokens, limits->n_cols, thread_pool_n_threads(cpu->pool));
-        return false;
+    cpu->worker_bytes = ((attention > sample ? attention : sample) + 63) / 64 * 64;
+    const struct {
+        void **place;
+        size_t bytes;
+    } scratch[] = {
+        {(void **)&cpu->x.padded, all * sizeof(float)},
+        {(void **)&cpu->x.quants, all * sizeof(int16_t)},
+        {(void **)&cpu->x.scales, n_blocks * sizeof(float)},
+        {(void **)&cpu->x.sums, n_blocks * sizeof(float)},
+        {(void **)&cpu->x.isums, n_blocks * sizeof(int32_t)},
+        {(void **)&cpu->x.half_sums, n_blocks * 2 * sizeof(float)},
+        {(void **)&cpu->x.half_isums, n_blocks * 2 * sizeof(int32_t)},
+        {(void **)&cpu->worker_scratch, cpu->worker_bytes * n_threads},
+        {(void **)&cpu->attention_parts, attention_parts_bytes(limits->n_heads, limits->head_dim, n_threads)},
+    };
+    for (size_t i = 0; i < sizeof scratch / sizeof scratch[0]; i++) {
+        if (!(*scratch[i].place = host_alloc(device, scratch[i].bytes))) {
+            free_scratch(cpu);
+            snprintf(why, KERN_WHY_BYTES, "not enough memory for steps of %u tokens of %u columns and %u threads",
+                     limits->n_tokens, limits->n_cols, n_threads);
+            return false;
+        }
     }
     cpu->limits = *limits;
     return true;

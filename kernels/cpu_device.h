@@ -14,11 +14,13 @@ typedef struct {
 
     /* Scratch, sized by kern_reserve. */
     struct cpu_activations {
-        float   *padded; /* [n_tokens][columns rounded up to 16], for float weights of other widths */
-        int16_t *quants; /* [n_tokens][n_cols], for quantised weights */
-        float   *scales; /* [n_tokens][n_cols / 32]: x = quants * scale */
-        float   *sums;   /* [n_tokens][n_cols / 32]: scale * (sum of the block's quants) */
-        int32_t *isums;  /* [n_tokens][n_cols / 32]: sum of the block's quants */
+        float   *padded;    /* [n_tokens][columns rounded up to 16], for float weights of other widths */
+        int16_t *quants;    /* [n_tokens][n_cols], for quantised weights */
+        float   *scales;    /* [n_tokens][n_cols / 32]: x = quants * scale */
+        float   *sums;      /* [n_tokens][n_cols / 32]: scale * (sum of the block's quants) */
+        int32_t *isums;     /* [n_tokens][n_cols / 32]: sum of the block's quants */
+        float   *half_sums; /* [n_tokens][n_cols / 16]: the same of 16 columns, for weights with parts of so many */
+        int32_t *half_isums;
     } x;
     char  *worker_scratch; /* [n_threads][worker_bytes] */
     size_t worker_bytes;

@@ -1,8 +1,11 @@
 /* Number formats: the block layouts of GGUF files, and conversions between float32 and the 16-bit floats.
  *
- * A quantised block holds 32 consecutive elements of a row. Two elements share a byte of `nibbles`: element j in the
- * low half of byte j, element j + 16 in its high half. `fifth` has bit 4 of element j at bit j. All scalars are
- * little-endian, unaligned. */
+ * A block of 32 holds consecutive elements of a row. Two of them share a byte of `nibbles`: element j in the low half
+ * of byte j, element j + 16 in its high half. `fifth` has bit 4 of element j at bit j.
+ *
+ * A block of 256 (the K formats and IQ4_XS) is eight such: of block i, h = i / 4, j = i % 4, and l an element in it.
+ * Two bits of it are at bit 2 j of pairs[32 h + l]; a single one at bit i of ones[l]. The comments below have `scale`
+ * and `min` times the small integers of a part, 16 or 32 elements. All scalars are little-endian, unaligned. */
 #ifndef TROUPE_KERNELS_DTYPE_H
 #define TROUPE_KERNELS_DTYPE_H
 
@@ -16,7 +19,7 @@
 #define KERN_HOST_DEVICE
 #endif
 
-enum { KERN_BLOCK = 32 }; /* elements of a quantised block */
+enum { KERN_BLOCK = 32 }; /* elements that are read at once; a block of the file is so many, or 256 */
 
 typedef struct {
     uint8_t scale[2], nibbles[16]; /* scale * (q - 8) */
@@ -39,24 +42,57 @@ typedef struct {
     int8_t  quants[32]; /* scale * q */
 } kern_block_q8_0;
 
-/* True for the formats of blocks of 32. */
+typedef struct {
+    uint8_t parts[16], pairs[64], scale[2], min[2]; /* parts: scale in the low, min in the high nibble */
+} kern_block_q2_k;                                  /* scale * q - min */
+
+typedef struct {
+    uint8_t ones[32], pairs[64], parts[12], scale[2]; /* ones: bit 2 of the quants; parts: 16 of 6 bits, 32 too high */
+} kern_block_q3_k;                                    /* scale * (q - 4) */
+
+typedef struct {
+    uint8_t scale[2], min[2], parts[12], nibbles[128]; /* parts: 8 scales and 8 mins of 6 bits */
+} kern_block_q4_k;                                     /* scale * q - min */
+
+typedef struct {
+    uint8_t scale[2], min[2], parts[12], ones[32], nibbles[128]; /* ones: bit 4 */
+} kern_block_q5_k;                                               /* scale * q - min */
+
+typedef struct {
+    uint8_t nibbles[128], pairs[64]; /* pairs: bits 4 and 5 */
+    int8_t  parts[16];
+    uint8_t scale[2]; /* scale * (q - 32) */
+} kern_block_q6_k;
+
+typedef struct {
+    uint8_t scale[2], nibbles[16]; /* scale * value */
+} kern_block_iq4_nl;
+
+typedef struct {
+    uint8_t scale[2], parts_high[2], parts_low[4], nibbles[128]; /* parts: 8 of 6 bits, 32 too high */
+} kern_block_iq4_xs;                                             /* scale * value */
+
+/* What the nibbles of IQ4_NL and IQ4_XS stand for, plus 128. */
+extern const uint8_t kern_iq4_values[16];
+
 static inline bool kern_dtype_is_quantized(kern_dtype dtype)
 {
-    return dtype >= KERN_Q4_0 && dtype <= KERN_Q8_0;
+    return dtype >= KERN_Q4_0;
 }
 
-/* One block (32 elements) as integers and two float16 numbers: element = scale * (quants[j] - offset), or
- * scale * quants[j] + min where the format has a min (min_bits is 0 where not). */
+/* 32 elements as integers and two float16 numbers: see kernels/format.h. A format that subtracts its min has it here
+ * with the other sign. */
 typedef struct {
-    int8_t   quants[KERN_BLOCK];
-    uint16_t scale_bits, min_bits;
+    uint8_t  quants[KERN_BLOCK];
+    int8_t   part_scales[2], part_mins[2]; /* of the first and the last 16; 1 where the format has none */
+    uint16_t scale_bits, min_bits;         /* min_bits is 0 where the format has no min */
 } kern_block_quants;
 
-bool    kern_dtype_has_min(kern_dtype dtype);
-int32_t kern_dtype_offset(kern_dtype dtype); /* 8 for Q4_0, 16 for Q5_0, else 0 */
+/* Reads elements 32 i .. 32 i + 31 of one block of a quantised format; i is 0 in blocks of 32. */
+void kern_block_read(kern_dtype dtype, const void *block, uint32_t i, kern_block_quants *out);
 
-/* Reads one block of a quantised format. */
-void kern_block_read(kern_dtype dtype, const void *block, kern_block_quants *out);
+/* Their values, exactly as kern_dequantize's. */
+void kern_block_values(kern_dtype dtype, const kern_block_quants *block, float *out);
 
 KERN_HOST_DEVICE static inline float kern_float_of_bits(uint32_t bits)
 {

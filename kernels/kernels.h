@@ -30,7 +30,7 @@ extern "C" {
 /* ---- types of numbers
  * ------------------------------------------------------------------------------------------------ */
 
-/* Block formats are those of GGUF: see kernels/dtype.h for the layouts. */
+/* Block formats are those of GGUF: see kernels/dtype.h for the layouts. A backend may refuse some (kern_weight_new). */
 typedef enum {
     KERN_F32,
     KERN_F16,
@@ -40,6 +40,13 @@ typedef enum {
     KERN_Q5_0,
     KERN_Q5_1,
     KERN_Q8_0,
+    KERN_Q2_K,
+    KERN_Q3_K,
+    KERN_Q4_K,
+    KERN_Q5_K,
+    KERN_Q6_K,
+    KERN_IQ4_NL,
+    KERN_IQ4_XS,
     KERN_N_DTYPES
 } kern_dtype;
 
@@ -165,10 +172,10 @@ enum { KERN_GEMM_OUTPUTS_MAX = 3 };
 
 /* For each output o: y_o[t][r] (+)= sum_c W_o[r][c] * x[t][c] + bias_o[r]. Several weights that read the same x share
  * the work on x (q, k, v; gate, up). Quantised weights: x is rounded to 16-bit integers in blocks of 32 columns with
- * one float scale each, so that a block's dot product is an exact integer in every variant (the fidelity of two int8
- * planes: no measurable loss); a block of x with nothing above 1e-30 counts as zeros; block results are added in
- * float32 in column order. Float weights: float32 products, 16 partial sums by column modulo 16, added in a fixed tree.
- */
+ * one float scale each, so that the dot product of 32 columns (or of 16, where the weight's format has a scale for so
+ * many) is an exact integer in every variant (the fidelity of two int8 planes: no measurable loss); a block of x with
+ * nothing above 1e-30 counts as zeros; these results are added in float32 in column order. Float weights: float32
+ * products, 16 partial sums by column modulo 16, added in a fixed tree. */
 typedef struct {
     const float *x; /* [n_tokens][n_cols] */
     uint32_t     n_tokens, n_outputs;

@@ -193,6 +193,23 @@ LANES i32x16 i32x16_load(const int32_t *from)
     return (i32x16){_mm256_loadu_si256(p), _mm256_loadu_si256(p + 1)};
 }
 
+LANES i32x16 i32x16_load_i8(const int8_t *from)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)from);
+    return (i32x16){_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
+}
+
+LANES i32x16 i32x16_and(i32x16 a, int32_t b)
+{
+    __m256i all = _mm256_set1_epi32(b);
+    return (i32x16){_mm256_and_si256(a.low, all), _mm256_and_si256(a.high, all)};
+}
+
+LANES i32x16 i32x16_shift_right(i32x16 a, int n)
+{
+    return BOTH(i32x16, _mm256_srai_epi32, a, n);
+}
+
 LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
 {
     return BOTH_2(i32x16, _mm256_add_epi32, a, b);
@@ -277,6 +294,12 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return BOTH(i16x32, _mm256_srli_epi16, a, n);
+}
+
+LANES i16x32 bytes_lookup(const uint8_t *table, i16x32 a)
+{
+    __m256i twice = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    return (i16x32){_mm256_shuffle_epi8(twice, a.low), _mm256_shuffle_epi8(twice, a.high)};
 }
 
 /* The empty asm keeps GCC from regrouping the sums of a whole block as a tree, which runs out of registers. */

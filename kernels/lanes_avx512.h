@@ -169,6 +169,21 @@ LANES i32x16 i32x16_load(const int32_t *from)
     return (i32x16){_mm512_loadu_si512(from)};
 }
 
+LANES i32x16 i32x16_load_i8(const int8_t *from)
+{
+    return (i32x16){_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from))};
+}
+
+LANES i32x16 i32x16_and(i32x16 a, int32_t b)
+{
+    return (i32x16){_mm512_and_si512(a.all, _mm512_set1_epi32(b))};
+}
+
+LANES i32x16 i32x16_shift_right(i32x16 a, int n)
+{
+    return (i32x16){_mm512_srai_epi32(a.all, (unsigned)n)};
+}
+
 LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
 {
     return (i32x16){_mm512_add_epi32(a.all, b.all)};
@@ -276,6 +291,12 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return (i16x32){_mm512_srli_epi16(a.all, (unsigned)n)};
+}
+
+LANES i16x32 bytes_lookup(const uint8_t *table, i16x32 a)
+{
+    __m128i once = _mm_loadu_si128((const __m128i *)table);
+    return (i16x32){_mm512_shuffle_epi8(_mm512_broadcast_i32x4(once), a.all)};
 }
 
 #endif

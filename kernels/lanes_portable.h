@@ -206,6 +206,24 @@ LANES i32x16 i32x16_load(const int32_t *from)
     return out;
 }
 
+LANES i32x16 i32x16_load_i8(const int8_t *from)
+{
+    i32x16    out;
+    EACH_LANE out[i] = from[i];
+    return out;
+}
+
+LANES i32x16 i32x16_and(i32x16 a, int32_t b)
+{
+    return a & b;
+}
+
+/* The sign comes in from the left. */
+LANES i32x16 i32x16_shift_right(i32x16 a, int n)
+{
+    return a >> n;
+}
+
 LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
 {
     return a + b;
@@ -288,6 +306,17 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return (i16x32)((u16x32)a >> (uint16_t)n);
+}
+
+/* Of each byte of a, which is below 16, the one in that place of the table. */
+LANES i16x32 bytes_lookup(const uint8_t *table, i16x32 a)
+{
+    uint8_t bytes[64];
+    memcpy(bytes, &a, sizeof bytes);
+    for (int i = 0; i < 64; i++) {
+        bytes[i] = table[bytes[i]];
+    }
+    return i16x32_load(bytes);
 }
 
 /* sum[i] + a[2i] * b[2i] + a[2i + 1] * b[2i + 1], exact while it fits 32 bits. Lanes of 16 bits are taken from lanes of

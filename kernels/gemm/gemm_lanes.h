@@ -4,9 +4,11 @@
  * by memory; a group of 16 rows stays in the first-level cache while every token of the batch passes it in tiles of
  * LANES_TILE_TOKENS, so a prefill is bound by integer multiply-adds (2 columns of 16 rows an instruction).
  *
- * The sums of one (row, token): per block of 32 columns an exact 32-bit integer dot product, made a float once, then
- *     acc = fma(dot - offset * sum, weight_scale * x_scale, acc);  acc = fma(weight_min, x_scale * sum, acc)
- * in column order. Tiles never change that. */
+ * The sums of one (row, token): per part of 16 or 32 columns (kernels/format.h) an exact 32-bit integer dot product,
+ * made a float once, then
+ *     acc = fma(dot - offset * sum, scale * x_scale, acc);  acc = fma(min, x_scale * sum, acc)
+ * in column order. The products scale * part_scale and min * part_min, of 11 by 8 bits, are exact. Tiles never change
+ * any of that. */
 #include "kernels/cpu_device.h"
 #include "kernels/gemm/gemm_cpu.h"
 #include "kernels/gemm/weight.h"
@@ -14,10 +16,11 @@
 
 enum { QUANT_MAX = 32639 }; /* 127 * 256 + 127: the top of what two int8 planes hold */
 
-/* Rounds one block of 32 activations. A NaN or an infinity makes the scale NaN, which reaches every output of the row.
+/* Rounds 32 activations to block `at`. A NaN or an infinity makes the scale NaN, which reaches every output of the row.
  */
-LANES void quantize_block(const float *x, int16_t *quants, float *scale, float *sum, int32_t *isum)
+LANES void quantize_block(const float *x, const struct cpu_activations *to, size_t at)
 {
+    float  *scale = &to->scales[at];
     f32x16  low = f32x16_load(x), high = f32x16_load(x + 16);
     int32_t bits    = i32x16_largest(i32x16_max(i32x16_magnitude_bits(low), i32x16_magnitude_bits(high)));
     float   largest = kern_float_of_bits((uint32_t)bits), inverse = 0;
@@ -30,9 +33,14 @@ LANES void quantize_block(const float *x, int16_t *quants, float *scale, float *
     }
     i32x16 first  = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
     i32x16 second = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
-    store_quants(quants, first, second);
-    *isum = i32x16_sum(i32x16_add(first, second));
-    *sum  = *scale * (float)*isum;
+    store_quants(to->quants + at * KERN_BLOCK, first, second);
+    int32_t halves[2] = {i32x16_sum(first), i32x16_sum(second)};
+    to->isums[at]     = halves[0] + halves[1];
+    to->sums[at]      = *scale * (float)to->isums[at];
+    for (int half = 0; half < 2; half++) {
+        to->half_isums[2 * at + half] = halves[half];
+        to->half_sums[2 * at + half]  = *scale * (float)halves[half];
+    }
 }
 
 static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
@@ -47,47 +55,60 @@ static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
         memset(padded + n_cols, 0, (job->float_stride - n_cols) * sizeof(float));
     }
     for (uint32_t b = 0; job->quantizes && b < n_blocks; b++) {
-        size_t at = (size_t)token * n_blocks + b;
-        quantize_block(x + b * KERN_BLOCK, job->x.quants + at * KERN_BLOCK, &job->x.scales[at], &job->x.sums[at],
-                       &job->x.isums[at]);
+        quantize_block(x + b * KERN_BLOCK, &job->x, (size_t)token * n_blocks + b);
     }
+}
+
+/* The bits of quad m in words of so many bits each, as bytes with them at bit `to`. */
+LANES i16x32 quad_bits(const unsigned char *words, int bits, int m, int to)
+{
+    const int quads = 8 / bits, from = m % quads * bits;
+    i16x32    word = i16x32_load(words + m / quads * WEIGHT_WORD_BYTES);
+    if (bits == 8) {
+        return word;
+    }
+    word = from > to ? i16x32_shift_right(word, from - to) : from < to ? i16x32_shift_left(word, to - from) : word;
+    return i16x32_and(word, (int16_t)(0x0101 * (((1 << bits) - 1) << to)));
 }
 
 /* Quad m of a block: columns 4 m .. 4 m + 3 of 16 rows, as unsigned bytes. */
 LANES i16x32 block_quad(kern_dtype dtype, const unsigned char *block, int m)
 {
-    if (dtype == KERN_Q8_0) {
-        return i16x32_load(block + m * WEIGHT_WORD_BYTES);
+    const kern_format *format = &kern_formats[dtype];
+    i16x32             quad   = quad_bits(block, (int)format->low_bits, m, 0);
+    if (format->high_bits) {
+        const unsigned char *high = block + weight_high_at(dtype);
+        quad                      = i16x32_or(quad, quad_bits(high, (int)format->high_bits, m, (int)format->low_bits));
     }
-    i16x32 word = i16x32_load(block + m / 2 * WEIGHT_WORD_BYTES);
-    i16x32 quad = i16x32_and(m % 2 ? i16x32_shift_right(word, 4) : word, 0x0f0f);
-    if (dtype == KERN_Q5_0 || dtype == KERN_Q5_1) { /* bit m of each byte, moved to bit 4 */
-        i16x32 fifths = i16x32_load(block + weight_quants_bytes(dtype));
-        fifths        = m < 4 ? i16x32_shift_left(fifths, 4 - m) : i16x32_shift_right(fifths, m - 4);
-        quad          = i16x32_or(quad, i16x32_and(fifths, 0x1010));
-    }
-    return quad;
+    return format->has_values ? bytes_lookup(kern_iq4_values, quad) : quad;
 }
 
-/* dot[t] = the block's 32 columns of 16 rows times those of token t, exactly. */
+enum { QUADS_MAX = KERN_BLOCK / 4 };
+
+/* dot[t] = the columns of n_quads quads, from `first` on, of 16 rows times those of token t, exactly. */
 #ifdef LANES_BYTE_DOT
-LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t *quants, size_t stride,
-                     uint32_t n_tokens, i32x16 *dot)
+LANES const int8_t *x_bytes(const int16_t *quants, int quad)
 {
-    i16x32 quad[WEIGHT_QUADS];
+    return (const int8_t *)quants + 4 * quad;
+}
+
+LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, int n_quads, const int16_t *quants,
+                     size_t stride, uint32_t n_tokens, i32x16 *dot)
+{
+    i16x32 quad[QUADS_MAX];
     UNROLL
-    for (int m = 0; m < WEIGHT_QUADS; m++) {
-        quad[m] = block_quad(dtype, block, m);
+    for (int m = 0; m < n_quads; m++) {
+        quad[m] = block_quad(dtype, block, first + m);
     }
     UNROLL
     for (uint32_t t = 0; t < n_tokens; t++) {
         dot[t] = i32x16_set(0);
     }
     UNROLL
-    for (int m = 0; m < WEIGHT_QUADS; m++) {
+    for (int m = 0; m < n_quads; m++) {
         UNROLL
         for (uint32_t t = 0; t < n_tokens; t++) {
-            dot[t] = bytes_dot(dot[t], quad[m], (const int8_t *)(quants + t * stride) + 4 * m);
+            dot[t] = bytes_dot(dot[t], quad[m], x_bytes(quants + t * stride, first + m));
         }
     }
     UNROLL
@@ -95,23 +116,23 @@ LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t
         dot[t] = i32x16_shift_left(dot[t], 8);
     }
     UNROLL
-    for (int m = 0; m < WEIGHT_QUADS; m++) {
+    for (int m = 0; m < n_quads; m++) {
         UNROLL
         for (uint32_t t = 0; t < n_tokens; t++) {
-            dot[t] = bytes_dot(dot[t], quad[m], (const int8_t *)(quants + t * stride) + KERN_BLOCK + 4 * m);
+            dot[t] = bytes_dot(dot[t], quad[m], x_bytes(quants + t * stride, first + m) + KERN_BLOCK);
         }
     }
 }
 #else
-LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t *quants, size_t stride,
-                     uint32_t n_tokens, i32x16 *dot)
+LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, int n_quads, const int16_t *quants,
+                     size_t stride, uint32_t n_tokens, i32x16 *dot)
 {
     UNROLL
     for (uint32_t t = 0; t < n_tokens; t++) {
         dot[t] = i32x16_set(0);
     }
     UNROLL
-    for (int m = 0; m < WEIGHT_QUADS; m++) {
+    for (int m = first; m < first + n_quads; m++) {
         i16x32 quad = block_quad(dtype, block, m), even = i16x32_and(quad, 0x00ff), odd = i16x32_shift_right(quad, 8);
         UNROLL
         for (uint32_t t = 0; t < n_tokens; t++) {
@@ -122,36 +143,71 @@ LANES void block_dot(kern_dtype dtype, const unsigned char *block, const int16_t
 }
 #endif
 
+/* What a part of a block is multiplied with, and its min where the format has them. */
+LANES f32x16 part_scale(kern_dtype dtype, const unsigned char *super, const unsigned char *part, f32x16 *min)
+{
+    const kern_format *format = &kern_formats[dtype];
+    f32x16             scale  = f32x16_load_f16((const uint16_t *)(super + weight_scales_at(dtype)));
+    *min = format->has_min ? f32x16_load_f16((const uint16_t *)(super + weight_mins_at(dtype))) : scale;
+    if (format->part_bytes) {
+        i32x16 scales = i32x16_load_i8((const int8_t *)part), mins = scales;
+        if (format->part_bytes == 2) {
+            mins = i32x16_load_i8((const int8_t *)part + WEIGHT_GROUP);
+        } else if (format->has_min) {
+            mins   = i32x16_and(i32x16_shift_right(scales, 4), 15);
+            scales = i32x16_and(scales, 15);
+        }
+        scale = f32x16_mul(scale, f32x16_of_i32x16(scales));
+        *min  = f32x16_mul(*min, f32x16_of_i32x16(mins));
+    }
+    return scale;
+}
+
+/* acc[t] += 16 rows of one block of 32 columns, times block x_at of the first token and those n_blocks apart. */
+LANES void add_block(kern_dtype dtype, const gemm_job *job, const unsigned char *super, const unsigned char *block,
+                     size_t x_at, uint32_t n_tokens, f32x16 *acc)
+{
+    const kern_format *format   = &kern_formats[dtype];
+    const uint32_t     n_blocks = job->n_cols / KERN_BLOCK, n_parts = format->n_parts;
+    const int32_t     *isums = n_parts == 2 ? job->x.half_isums : job->x.isums;
+    const float       *sums  = n_parts == 2 ? job->x.half_sums : job->x.sums;
+    UNROLL
+    for (uint32_t part = 0; part < n_parts; part++) {
+        i32x16    dot[LANES_TILE_TOKENS];
+        f32x16    min;
+        const int n_quads = QUADS_MAX / (int)n_parts;
+        quads_dot(dtype, block, (int)part * n_quads, n_quads, job->x.quants + x_at * KERN_BLOCK, job->n_cols, n_tokens,
+                  dot);
+        f32x16 scale = part_scale(dtype, super, block + weight_part_at(dtype, part), &min);
+        UNROLL
+        for (uint32_t t = 0; t < n_tokens; t++) {
+            size_t at = x_at + (size_t)t * n_blocks, part_at = at * n_parts + part;
+            if (format->offset) {
+                dot[t] = i32x16_sub(dot[t], i32x16_set(format->offset * isums[part_at]));
+            }
+            acc[t] = f32x16_fma(f32x16_of_i32x16(dot[t]), f32x16_mul(scale, f32x16_set(job->x.scales[at])), acc[t]);
+            if (format->has_min) {
+                acc[t] = f32x16_fma(min, f32x16_set(sums[part_at]), acc[t]);
+            }
+        }
+    }
+}
+
 /* 16 rows by n_tokens, all columns. */
-LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned char *block, uint32_t token,
+LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned char *super, uint32_t token,
                           uint32_t n_tokens, f32x16 *out)
 {
-    const uint32_t n_blocks = job->n_cols / KERN_BLOCK;
-    const int32_t  offset   = weight_offset(dtype);
-    const bool     has_min  = dtype == KERN_Q4_1 || dtype == KERN_Q5_1;
-    size_t         at       = (size_t)token * n_blocks;
+    const uint32_t n_blocks = job->n_cols / KERN_BLOCK, n_in_super = weight_blocks_a_super(dtype);
+    size_t         at = (size_t)token * n_blocks;
     f32x16         acc[LANES_TILE_TOKENS];
     UNROLL
     for (uint32_t t = 0; t < n_tokens; t++) {
         acc[t] = f32x16_set(0);
     }
-    for (uint32_t b = 0; b < n_blocks; b++, at++, block += weight_block_bytes(dtype)) {
-        i32x16 dot[LANES_TILE_TOKENS];
-        block_dot(dtype, block, job->x.quants + at * KERN_BLOCK, job->n_cols, n_tokens, dot);
-        f32x16 scale = f32x16_load_f16((const uint16_t *)(block + weight_scales_at(dtype))), min = scale;
-        if (has_min) {
-            min = f32x16_load_f16((const uint16_t *)(block + weight_mins_at(dtype)));
-        }
-        UNROLL
-        for (uint32_t t = 0; t < n_tokens; t++) {
-            size_t i = at + (size_t)t * n_blocks;
-            if (offset) {
-                dot[t] = i32x16_sub(dot[t], i32x16_set(offset * job->x.isums[i]));
-            }
-            acc[t] = f32x16_fma(f32x16_of_i32x16(dot[t]), f32x16_mul(scale, f32x16_set(job->x.scales[i])), acc[t]);
-            if (has_min) {
-                acc[t] = f32x16_fma(min, f32x16_set(job->x.sums[i]), acc[t]);
-            }
+    for (uint32_t b = 0; b < n_blocks; b += n_in_super, super += weight_super_bytes(dtype)) {
+        const unsigned char *block = super + weight_blocks_at(dtype);
+        for (uint32_t i = 0; i < n_in_super; i++, at++, block += weight_block_bytes(dtype)) {
+            add_block(dtype, job, super, block, at, n_tokens, acc);
         }
     }
     UNROLL
@@ -182,13 +238,13 @@ LANES void store_rows(const gemm_job *job, uint32_t output, uint32_t token, uint
 /* One instance for each dtype and tile height, so that the sums live in registers. */
 #define QUANTIZED_TILE(dtype, n)                                                                                       \
     case n:                                                                                                            \
-        quantized_tile(dtype, job, block, token, n, out);                                                              \
+        quantized_tile(dtype, job, super, token, n, out);                                                              \
         break;
 
 #if defined(LANES_PORTABLE)
 #define QUANTIZED_TILES(dtype)                                                                                         \
     default:                                                                                                           \
-        quantized_tile(dtype, job, block, token, n_tokens, out);
+        quantized_tile(dtype, job, super, token, n_tokens, out);
 #elif defined(LANES_WIDE_TILES)
 #define QUANTIZED_TILES(dtype)                                                                                         \
     QUANTIZED_TILE(dtype, 1) QUANTIZED_TILE(dtype, 2) QUANTIZED_TILE(dtype, 4) QUANTIZED_TILE(dtype, 8)
@@ -206,32 +262,40 @@ LANES uint32_t tile_height(uint32_t n)
     return height;
 }
 
-#define QUANTIZED_TILES_OF(name, dtype)                                                                                \
-    static __attribute__((noinline)) void name(const gemm_job *job, const unsigned char *block, uint32_t token,        \
-                                               uint32_t n_tokens, f32x16 *out)                                         \
+#define QUANTIZED_TILES_OF(dtype)                                                                                      \
+    static __attribute__((noinline)) void tiles_##dtype(const gemm_job *job, const unsigned char *super,               \
+                                                        uint32_t token, uint32_t n_tokens, f32x16 *out)                \
     {                                                                                                                  \
         switch (n_tokens) {                                                                                            \
             QUANTIZED_TILES(dtype)                                                                                     \
         }                                                                                                              \
     }
 
-QUANTIZED_TILES_OF(tiles_q4_0, KERN_Q4_0)
-QUANTIZED_TILES_OF(tiles_q4_1, KERN_Q4_1)
-QUANTIZED_TILES_OF(tiles_q5_0, KERN_Q5_0)
-QUANTIZED_TILES_OF(tiles_q5_1, KERN_Q5_1)
-QUANTIZED_TILES_OF(tiles_q8_0, KERN_Q8_0)
+#define QUANTIZED_TILES_ENTRY(dtype) [dtype] = tiles_##dtype,
 
-typedef void quantized_tiles(const gemm_job *job, const unsigned char *block, uint32_t token, uint32_t n_tokens,
+#define EACH_QUANTIZED(DO)                                                                                             \
+    DO(KERN_Q4_0)                                                                                                      \
+    DO(KERN_Q4_1)                                                                                                      \
+    DO(KERN_Q5_0)                                                                                                      \
+    DO(KERN_Q5_1)                                                                                                      \
+    DO(KERN_Q8_0)                                                                                                      \
+    DO(KERN_Q2_K)                                                                                                      \
+    DO(KERN_Q3_K)                                                                                                      \
+    DO(KERN_Q4_K)                                                                                                      \
+    DO(KERN_Q5_K)                                                                                                      \
+    DO(KERN_Q6_K)                                                                                                      \
+    DO(KERN_IQ4_NL)                                                                                                    \
+    DO(KERN_IQ4_XS)
+
+EACH_QUANTIZED(QUANTIZED_TILES_OF)
+
+typedef void quantized_tiles(const gemm_job *job, const unsigned char *super, uint32_t token, uint32_t n_tokens,
                              f32x16 *out);
 
 /* A group of 16 rows by the tokens [first, end). */
 static void quantized_group(const gemm_job *job, uint32_t output, uint32_t group, uint32_t first, uint32_t end)
 {
-    static quantized_tiles *const tiles[KERN_N_DTYPES] = {[KERN_Q4_0] = tiles_q4_0,
-                                                          [KERN_Q4_1] = tiles_q4_1,
-                                                          [KERN_Q5_0] = tiles_q5_0,
-                                                          [KERN_Q5_1] = tiles_q5_1,
-                                                          [KERN_Q8_0] = tiles_q8_0};
+    static quantized_tiles *const tiles[KERN_N_DTYPES] = {EACH_QUANTIZED(QUANTIZED_TILES_ENTRY)};
 
     const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
     const unsigned char *data   = weight->data + weight->group_bytes * group;

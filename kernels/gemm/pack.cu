@@ -1,6 +1,7 @@
 /* Weights on their way to the GPU: the rows of a model file pass through pinned staging into scratch memory and are
  * packed there by a kernel, a part at a time, so loading runs at the speed of the bus and needs no second copy of the
  * model. */
+#include "kernels/format.h"
 #include "kernels/gemm/quantized.cuh"
 
 #include <stdlib.h>
@@ -55,6 +56,7 @@ static __global__ void pack_blocks(packed_weight w, const unsigned char *raw, ui
 
 typedef void pack_kernel(packed_weight, const unsigned char *, uint32_t, uint32_t, uint32_t);
 
+/* NULL: floats, and the formats that cuda_weight_new refuses. */
 static pack_kernel *const pack_kernels[KERN_N_DTYPES] = {
     NULL,
     NULL,
@@ -85,19 +87,6 @@ static size_t packed_layout(packed_weight *w, kern_dtype dtype, unsigned char *m
     return used;
 }
 
-static uint32_t block_bytes_of(kern_dtype dtype)
-{
-    static const uint32_t bytes[KERN_N_DTYPES] = {4,
-                                                  2,
-                                                  2,
-                                                  sizeof(kern_block_q4_0),
-                                                  sizeof(kern_block_q4_1),
-                                                  sizeof(kern_block_q5_0),
-                                                  sizeof(kern_block_q5_1),
-                                                  sizeof(kern_block_q8_0)};
-    return bytes[dtype];
-}
-
 /* ---- float ------------------------------------------------------------------------------------------------------- */
 
 static __global__ void pad_rows(unsigned char *to, const unsigned char *raw, uint32_t n_rows, uint32_t row_bytes,
@@ -125,10 +114,10 @@ static void pack_all(kern_device *device, kern_weight *weight, const unsigned ch
         if (dtype_is_quantized(weight->dtype)) {
             uint32_t grid = (uint32_t)(((uint64_t)n_rows * n_blocks + BLOCK_THREADS - 1) / BLOCK_THREADS);
             LAUNCH(pack_kernels[weight->dtype], grid, BLOCK_THREADS, 0, device->stream, weight->packed, device->scratch,
-                   row, n_rows, block_bytes_of(weight->dtype));
+                   row, n_rows, kern_formats[weight->dtype].block_bytes);
         } else {
             uint32_t grid   = (uint32_t)(((uint64_t)n_rows * (row_bytes / 2) + BLOCK_THREADS - 1) / BLOCK_THREADS);
-            uint32_t padded = padded_columns(weight->n_cols) * block_bytes_of(weight->dtype);
+            uint32_t padded = padded_columns(weight->n_cols) * kern_formats[weight->dtype].block_bytes;
             LAUNCH(pad_rows, grid, BLOCK_THREADS, 0, device->stream, weight->memory + (size_t)row * padded,
                    device->scratch, n_rows, (uint32_t)row_bytes, padded);
         }
@@ -148,7 +137,7 @@ static bool plan_layout(kern_device *device, kern_weight *weight, char *why)
     }
     uint32_t n_cols = padded_columns(weight->n_cols),
              n_x    = weight->dtype == KERN_F32 ? F32_CHUNK_ROWS : FLOAT_CHUNK_ROWS;
-    weight->bytes   = (size_t)weight->n_rows * n_cols * block_bytes_of(weight->dtype);
+    weight->bytes   = (size_t)weight->n_rows * n_cols * kern_formats[weight->dtype].block_bytes;
     weight->plan    = matmul_plan_new(device->products, weight->dtype, weight->n_rows, n_cols, n_x, why);
     return weight->plan != NULL;
 }
@@ -161,17 +150,22 @@ kern_weight *cuda_weight_new(kern_device *device, const kern_matrix *source, cha
                     source->n_rows, source->n_cols);
         return NULL;
     }
+    if (dtype_is_quantized(source->dtype) && !pack_kernels[source->dtype]) {
+        cuda_refuse(why, "%s weights are not supported on cuda; the cpu backend has them",
+                    kern_formats[source->dtype].name);
+        return NULL;
+    }
     kern_weight *weight = static_cast<kern_weight *>(calloc(1, sizeof *weight));
     if (!weight) {
         cuda_refuse(why, "no memory");
         return NULL;
     }
-    weight->dtype  = source->dtype;
-    weight->n_rows = source->n_rows;
-    weight->n_cols = source->n_cols;
-    size_t row_bytes =
-        (size_t)source->n_cols / (dtype_is_quantized(source->dtype) ? KERN_BLOCK : 1) * block_bytes_of(source->dtype);
-    size_t scratch = row_bytes > PACK_PART_BYTES ? row_bytes : (size_t)PACK_PART_BYTES;
+    weight->dtype                = source->dtype;
+    weight->n_rows               = source->n_rows;
+    weight->n_cols               = source->n_cols;
+    const kern_format *format    = &kern_formats[source->dtype];
+    size_t             row_bytes = (size_t)source->n_cols / format->block * format->block_bytes;
+    size_t             scratch   = row_bytes > PACK_PART_BYTES ? row_bytes : (size_t)PACK_PART_BYTES;
     if (!plan_layout(device, weight, why) || !cuda_scratch_grow(device, scratch, why) ||
         !cuda_scratch_grow(device, gemm_weight_scratch_bytes(weight), why)) {
         cuda_weight_free(device, weight);

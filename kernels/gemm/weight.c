@@ -5,45 +5,103 @@
 #include <stdlib.h>
 
 #include "kernels/cpu_device.h"
-#include "kernels/dtype.h"
 
 static uint32_t round_up(uint32_t n, uint32_t to)
 {
     return (n + to - 1) / to * to;
 }
 
-/* Puts 32 quants of one row into their places: see weight.h. */
-static void pack_quants(kern_dtype dtype, const int8_t *quants, uint32_t lane_row, unsigned char *block)
+/* One row's place in a packed superblock and in one block of it. */
+typedef struct {
+    uint16_t      *scale, *min;
+    unsigned char *low, *high;
+    int8_t        *part_scales[2], *part_mins[2];
+} packed_place;
+
+static packed_place place_of(const cpu_weight *weight, uint32_t row, uint32_t column)
 {
-    unsigned char *bytes = block + 4 * lane_row, *fifths = bytes + weight_quants_bytes(dtype);
+    kern_dtype     dtype = weight->dtype;
+    uint32_t       lane = row % WEIGHT_GROUP, columns = kern_formats[dtype].block;
+    unsigned char *super = weight->data + row / WEIGHT_GROUP * weight->group_bytes +
+                           (size_t)(column / columns) * weight_super_bytes(dtype);
+    unsigned char *block = super + weight_blocks_at(dtype) + column % columns / KERN_BLOCK * weight_block_bytes(dtype);
+    packed_place   place = {.scale = (uint16_t *)(super + weight_scales_at(dtype)) + lane,
+                            .min   = (uint16_t *)(super + weight_mins_at(dtype)) + lane,
+                            .low   = block + 4 * lane,
+                            .high  = block + weight_high_at(dtype) + 4 * lane};
+    for (uint32_t part = 0; part < 2; part++) {
+        int8_t *bytes           = (int8_t *)block + weight_part_at(dtype, part % kern_formats[dtype].n_parts);
+        place.part_scales[part] = bytes + lane;
+        place.part_mins[part]   = bytes + WEIGHT_GROUP + lane;
+    }
+    return place;
+}
+
+/* `bits` bits of column c, among the words of one row. */
+static void put_bits(unsigned char *words, uint32_t bits, uint32_t c, uint32_t value)
+{
+    uint32_t quad = c / 4, quads = 8 / bits;
+    words[quad / quads * WEIGHT_WORD_BYTES + c % 4] |= (unsigned char)(value << quad % quads * bits);
+}
+
+static uint32_t take_bits(const unsigned char *words, uint32_t bits, uint32_t c)
+{
+    uint32_t quad = c / 4, quads = 8 / bits;
+    return words[quad / quads * WEIGHT_WORD_BYTES + c % 4] >> quad % quads * bits & ((1u << bits) - 1);
+}
+
+static void put_block(const kern_format *format, const kern_block_quants *block, const packed_place *place)
+{
+    *place->scale = block->scale_bits;
+    if (format->has_min) {
+        *place->min = block->min_bits;
+    }
     for (uint32_t c = 0; c < KERN_BLOCK; c++) {
-        uint32_t quad = c / 4, place = c % 4;
-        uint8_t  quant = (uint8_t)quants[c];
-        if (dtype == KERN_Q8_0) {
-            bytes[quad * WEIGHT_WORD_BYTES + place] = quant ^ 0x80;
-            continue;
+        put_bits(place->low, format->low_bits, c, block->quants[c] & ((1u << format->low_bits) - 1));
+        if (format->high_bits) {
+            put_bits(place->high, format->high_bits, c, block->quants[c] >> format->low_bits);
         }
-        bytes[quad / 2 * WEIGHT_WORD_BYTES + place] |= (unsigned char)((quant & 15) << quad % 2 * 4);
-        if (dtype == KERN_Q5_0 || dtype == KERN_Q5_1) {
-            fifths[place] |= (unsigned char)((quant >> 4 & 1) << quad);
+    }
+    for (uint32_t part = 0; part < format->n_parts && format->part_bytes; part++) {
+        *place->part_scales[part] = block->part_scales[part];
+        if (format->part_bytes == 2) {
+            *place->part_mins[part] = block->part_mins[part];
+        } else if (format->has_min) {
+            *place->part_scales[part] = (int8_t)(block->part_scales[part] | block->part_mins[part] << 4);
+        }
+    }
+}
+
+/* What put_block put. */
+static void take_block(const kern_format *format, const packed_place *place, kern_block_quants *block)
+{
+    *block            = (kern_block_quants){.part_scales = {1, 1}, .part_mins = {1, 1}};
+    block->scale_bits = *place->scale;
+    block->min_bits   = format->has_min ? *place->min : 0;
+    for (uint32_t c = 0; c < KERN_BLOCK; c++) {
+        uint32_t high    = format->high_bits ? take_bits(place->high, format->high_bits, c) : 0;
+        block->quants[c] = (uint8_t)(take_bits(place->low, format->low_bits, c) | high << format->low_bits);
+    }
+    for (uint32_t part = 0; part < 2 && format->part_bytes; part++) {
+        block->part_scales[part] = *place->part_scales[part];
+        if (format->part_bytes == 2) {
+            block->part_mins[part] = *place->part_mins[part];
+        } else if (format->has_min) {
+            block->part_scales[part] = *place->part_scales[part] & 15;
+            block->part_mins[part]   = *place->part_scales[part] >> 4 & 15;
         }
     }
 }
 
 static void pack_quantized_row(const cpu_weight *weight, uint32_t row, const unsigned char *source)
 {
-    kern_dtype     dtype = weight->dtype;
-    unsigned char *block = weight->data + row / WEIGHT_GROUP * weight->group_bytes;
+    const kern_format *format = &kern_formats[weight->dtype];
     for (uint32_t c = 0; c < weight->n_cols; c += KERN_BLOCK) {
         kern_block_quants quants;
-        kern_block_read(dtype, source, &quants);
-        pack_quants(dtype, quants.quants, row % WEIGHT_GROUP, block);
-        ((uint16_t *)(block + weight_scales_at(dtype)))[row % WEIGHT_GROUP] = quants.scale_bits;
-        if (kern_dtype_has_min(dtype)) {
-            ((uint16_t *)(block + weight_mins_at(dtype)))[row % WEIGHT_GROUP] = quants.min_bits;
-        }
-        source += kern_dtype_block_bytes(dtype);
-        block += weight_block_bytes(dtype);
+        packed_place      place = place_of(weight, row, c);
+        const void       *from  = source + (size_t)(c / format->block) * format->block_bytes;
+        kern_block_read(weight->dtype, from, c % format->block / KERN_BLOCK, &quants);
+        put_block(format, &quants, &place);
     }
 }
 
@@ -85,7 +143,7 @@ static kern_weight *weight_new(kern_device *device, cpu_device *cpu, const kern_
     uint32_t    n_groups = round_up(source->n_rows, WEIGHT_GROUP) / WEIGHT_GROUP;
     if (weight) {
         *weight             = (cpu_weight){.dtype = dtype, .n_rows = source->n_rows, .n_cols = source->n_cols};
-        weight->group_bytes = quantized ? (size_t)weight_block_bytes(dtype) * (source->n_cols / KERN_BLOCK)
+        weight->group_bytes = quantized ? (size_t)weight_super_bytes(dtype) * (source->n_cols / kern_dtype_block(dtype))
                                         : kern_dtype_bytes(dtype, round_up(source->n_cols, WEIGHT_GROUP));
         weight->data_bytes  = weight->group_bytes * (quantized ? n_groups : source->n_rows);
         weight->data        = host_alloc(device, weight->data_bytes);
@@ -128,22 +186,6 @@ size_t cpu_weight_bytes(const kern_weight *weight)
     return ((const cpu_weight *)weight)->data_bytes;
 }
 
-static int32_t packed_quant(kern_dtype dtype, const unsigned char *block, uint32_t lane_row, uint32_t c)
-{
-    const unsigned char *bytes = block + 4 * lane_row + c % 4;
-    uint32_t             quad  = c / 4;
-    int32_t              quant;
-    if (dtype == KERN_Q8_0) {
-        quant = bytes[quad * WEIGHT_WORD_BYTES];
-    } else {
-        quant = bytes[quad / 2 * WEIGHT_WORD_BYTES] >> quad % 2 * 4 & 15;
-    }
-    if (dtype == KERN_Q5_0 || dtype == KERN_Q5_1) {
-        quant |= (bytes[weight_quants_bytes(dtype)] >> quad & 1) << 4;
-    }
-    return quant - weight_offset(dtype);
-}
-
 void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out)
 {
     kern_dtype dtype = weight->dtype;
@@ -152,17 +194,10 @@ void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out)
         kern_dequantize(dtype, weight->data + weight->group_bytes * row, out, weight->n_cols);
         return;
     }
-    const unsigned char *block    = weight->data + row / WEIGHT_GROUP * weight->group_bytes;
-    uint32_t             lane_row = row % WEIGHT_GROUP;
-    for (uint32_t c = 0; c < weight->n_cols; c += KERN_BLOCK, block += weight_block_bytes(dtype)) {
-        float scale = kern_float_of_f16(((const uint16_t *)(block + weight_scales_at(dtype)))[lane_row]);
-        float min   = 0;
-        if (kern_dtype_has_min(dtype)) {
-            min = kern_float_of_f16(((const uint16_t *)(block + weight_mins_at(dtype)))[lane_row]);
-        }
-        for (uint32_t i = 0; i < KERN_BLOCK; i++) {
-            float product = scale * (float)packed_quant(dtype, block, lane_row, i);
-            out[c + i]    = kern_dtype_has_min(dtype) ? product + min : product;
-        }
+    for (uint32_t c = 0; c < weight->n_cols; c += KERN_BLOCK) {
+        kern_block_quants quants;
+        packed_place      place = place_of(weight, row, c);
+        take_block(&kern_formats[dtype], &place, &quants);
+        kern_block_values(dtype, &quants, out + c);
     }
 }

@@ -1,24 +1,31 @@
 /* Weights as the CPU operators read them.
  *
  * Quantised: rows in groups of 16, so that a vector holds one column pair of 16 rows and no sum runs across lanes. A
- * group is a run of blocks of 32 columns; a block is, in this order:
+ * group is a run of superblocks, of as many columns as a block of the file has: 32 or 256. A superblock is
  *
- *   quants   quads of 64 bytes: quad m (0 .. 7) holds columns 4 m .. 4 m + 3 of row 0, of row 1, ... as unsigned bytes.
- *            8 bits: 8 quads of quant + 128. 4 and 5 bits: 4 words, word k with quad 2 k in the low and quad 2 k + 1
- *            in the high halves of its bytes
- *   fifths   5 bits: one word whose bit m of each byte is bit 4 of that byte in quad m
  *   scales   16 float16, by row
  *   mins     16 float16, by row, where the format has them
  *
- * The bytes are those of the file, in another order. Rows past the end are zero.
+ * and blocks of 32 columns: one before its scales, or eight behind them. What a format has, and in how many bits, is in
+ * kernels/format.h; a block is, in this order:
+ *
+ *   low      words of 64 bytes, each 8 / low_bits quads. Quad m (0 .. 7) holds columns 4 m .. 4 m + 3 of row 0, of row
+ *            1, ... as bytes; the first quad of a word is in the lowest low_bits of its bytes, the next one above it
+ *   high     the bits above low_bits, in words of 8 / high_bits quads of the same kind
+ *   parts    for each part 16 part_scales, by row, signed bytes; then 16 part_mins where part_bytes is 2. Where a byte
+ *            holds both, the scale is its low nibble
+ *
+ * The bytes are those of the file, in another order, but integers of 6 bits take a byte. Rows past the end are zero.
  *
  * Float: row-major in the file's dtype, rows padded with zeros to a multiple of 16 columns. */
 #ifndef TROUPE_KERNELS_GEMM_WEIGHT_H
 #define TROUPE_KERNELS_GEMM_WEIGHT_H
 
 #include "kernels/backend.h"
+#include "kernels/dtype.h"
+#include "kernels/format.h"
 
-enum { WEIGHT_GROUP = 16, WEIGHT_WORD_BYTES = 64, WEIGHT_QUADS = 8 };
+enum { WEIGHT_GROUP = 16, WEIGHT_WORD_BYTES = 64 };
 
 typedef struct {
     const kern_backend *backend;
@@ -29,15 +36,32 @@ typedef struct {
     unsigned char      *data;
 } cpu_weight;
 
-/* Offsets inside a packed block of a quantised dtype. */
-static inline uint32_t weight_quants_bytes(kern_dtype dtype)
+/* Offsets inside a packed block. */
+static inline uint32_t weight_high_at(kern_dtype dtype)
 {
-    return (dtype == KERN_Q8_0 ? 8 : 4) * WEIGHT_WORD_BYTES;
+    return kern_formats[dtype].low_bits * WEIGHT_WORD_BYTES;
 }
 
+static inline uint32_t weight_part_at(kern_dtype dtype, uint32_t part)
+{
+    return weight_high_at(dtype) + kern_formats[dtype].high_bits * WEIGHT_WORD_BYTES +
+           part * kern_formats[dtype].part_bytes * WEIGHT_GROUP;
+}
+
+static inline uint32_t weight_block_bytes(kern_dtype dtype)
+{
+    return weight_part_at(dtype, kern_formats[dtype].n_parts);
+}
+
+static inline uint32_t weight_blocks_a_super(kern_dtype dtype)
+{
+    return kern_formats[dtype].block / KERN_BLOCK;
+}
+
+/* Offsets inside a packed superblock. They are read in this order, which prefetching depends on. */
 static inline uint32_t weight_scales_at(kern_dtype dtype)
 {
-    return weight_quants_bytes(dtype) + (dtype == KERN_Q5_0 || dtype == KERN_Q5_1 ? WEIGHT_WORD_BYTES : 0);
+    return weight_blocks_a_super(dtype) == 1 ? weight_block_bytes(dtype) : 0;
 }
 
 static inline uint32_t weight_mins_at(kern_dtype dtype)
@@ -45,15 +69,19 @@ static inline uint32_t weight_mins_at(kern_dtype dtype)
     return weight_scales_at(dtype) + 2 * WEIGHT_GROUP;
 }
 
-static inline uint32_t weight_block_bytes(kern_dtype dtype)
+static inline uint32_t weight_scales_bytes(kern_dtype dtype)
 {
-    return weight_mins_at(dtype) + (dtype == KERN_Q4_1 || dtype == KERN_Q5_1 ? 2 * WEIGHT_GROUP : 0);
+    return (kern_formats[dtype].has_min ? 4 : 2) * WEIGHT_GROUP;
 }
 
-/* What packed quants are above the weight's integers: 8 for Q4_0, 16 for Q5_0, 128 for Q8_0, else 0. */
-static inline int32_t weight_offset(kern_dtype dtype)
+static inline uint32_t weight_blocks_at(kern_dtype dtype)
 {
-    return dtype == KERN_Q4_0 ? 8 : dtype == KERN_Q5_0 ? 16 : dtype == KERN_Q8_0 ? 128 : 0;
+    return weight_blocks_a_super(dtype) == 1 ? 0 : weight_scales_bytes(dtype);
+}
+
+static inline uint32_t weight_super_bytes(kern_dtype dtype)
+{
+    return weight_scales_bytes(dtype) + weight_blocks_a_super(dtype) * weight_block_bytes(dtype);
 }
 
 kern_weight *cpu_weight_new(kern_device *device, const kern_matrix *source, char *why);

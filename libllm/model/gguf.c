@@ -57,20 +57,20 @@ static const struct {
     [7]  = {"Q5_1", KERN_Q5_1, 32, 24},
     [8]  = {"Q8_0", KERN_Q8_0, 32, 34},
     [9]  = {"Q8_1", KERN_N_DTYPES, 32, 40},
-    [10] = {"Q2_K", KERN_N_DTYPES, 256, 84},
-    [11] = {"Q3_K", KERN_N_DTYPES, 256, 110},
-    [12] = {"Q4_K", KERN_N_DTYPES, 256, 144},
-    [13] = {"Q5_K", KERN_N_DTYPES, 256, 176},
-    [14] = {"Q6_K", KERN_N_DTYPES, 256, 210},
+    [10] = {"Q2_K", KERN_Q2_K, 256, 84},
+    [11] = {"Q3_K", KERN_Q3_K, 256, 110},
+    [12] = {"Q4_K", KERN_Q4_K, 256, 144},
+    [13] = {"Q5_K", KERN_Q5_K, 256, 176},
+    [14] = {"Q6_K", KERN_Q6_K, 256, 210},
     [15] = {"Q8_K", KERN_N_DTYPES, 256, 292},
     [16] = {"IQ2_XXS", KERN_N_DTYPES, 256, 66},
     [17] = {"IQ2_XS", KERN_N_DTYPES, 256, 74},
     [18] = {"IQ3_XXS", KERN_N_DTYPES, 256, 98},
     [19] = {"IQ1_S", KERN_N_DTYPES, 256, 50},
-    [20] = {"IQ4_NL", KERN_N_DTYPES, 32, 18},
+    [20] = {"IQ4_NL", KERN_IQ4_NL, 32, 18},
     [21] = {"IQ3_S", KERN_N_DTYPES, 256, 110},
     [22] = {"IQ2_S", KERN_N_DTYPES, 256, 82},
-    [23] = {"IQ4_XS", KERN_N_DTYPES, 256, 136},
+    [23] = {"IQ4_XS", KERN_IQ4_XS, 256, 136},
     [24] = {"I8", KERN_N_DTYPES, 1, 1},
     [25] = {"I16", KERN_N_DTYPES, 1, 2},
     [26] = {"I32", KERN_N_DTYPES, 1, 4},
@@ -84,7 +84,7 @@ static const struct {
     [40] = {"NVFP4", KERN_N_DTYPES, 64, 36},
     [41] = {"Q1_0", KERN_N_DTYPES, 128, 18},
 };
-#define SUPPORTED_TYPES "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0"
+#define SUPPORTED_TYPES "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS"
 
 static const struct {
     const char *name;

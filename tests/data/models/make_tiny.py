@@ -2,7 +2,8 @@
 
 For each variant: NAME/config.json and NAME/*.safetensors (Hugging Face's names and rotary layout), NAME.gguf (the same weights,
 GGUF's names and layout), NAME.f32 (reference logits, float32 [n_tokens][n_vocab]). quantized.gguf and quantized.f32 hold every
-block format once; their logits are computed with the weights as `gguf` dequantises them. tokens.u32 is the input of all.
+format of blocks of 32 that `gguf` can make, kquants.gguf and kquants.f32 the others; their logits are computed with the weights
+as `gguf` dequantises them. tokens.u32 is the input of all.
 
     pip install torch transformers gguf safetensors numpy
     python make_tiny.py
@@ -36,6 +37,12 @@ GGUF_TYPES = {"float16": Type.F16, "bfloat16": Type.BF16, "float32": Type.F32}
 # quantized.gguf: which format each kind of weight gets
 QUANTIZED = {"token_embd": Type.Q8_0, "attn_q": Type.Q4_0, "attn_k": Type.Q5_0, "attn_v": Type.Q5_1, "attn_output": Type.Q4_1,
              "ffn_gate": Type.Q4_1, "ffn_up": Type.Q8_0, "ffn_down": Type.Q5_0}
+# kquants.gguf, the same. `gguf` reads these formats but does not make them: their blocks are random.
+KQUANTS = {"token_embd": Type.Q6_K, "attn_q": Type.Q4_K, "attn_k": Type.Q5_K, "attn_v": Type.Q6_K, "attn_output": Type.IQ4_XS,
+           "ffn_gate": Type.Q3_K, "ffn_up": Type.Q2_K, "ffn_down": Type.IQ4_NL}
+# Where a random block has its float16 scale and min, and the min over the scale that makes the elements' mean zero.
+RANDOM_BLOCKS = {Type.Q2_K: (80, 82, 1.5), Type.Q3_K: (108, None, 0), Type.Q4_K: (0, 2, 7.5), Type.Q5_K: (0, 2, 15.5),
+                 Type.Q6_K: (208, None, 0), Type.IQ4_NL: (0, None, 0), Type.IQ4_XS: (0, None, 0)}
 GGUF_NAMES = {
     "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -44,9 +51,9 @@ GGUF_NAMES = {
 }
 
 
-def config_of(variant):
+def config_of(variant, **sizes):
     options = {k: v for k, v in variant.items() if k not in ("dtype", "shards", "rope_theta")}
-    return LlamaConfig(**SIZES, **options, rope_parameters={"rope_type": "default", "rope_theta": variant.get("rope_theta", 10000.0)},
+    return LlamaConfig(**SIZES | sizes, **options, rope_parameters={"rope_type": "default", "rope_theta": variant.get("rope_theta", 10000.0)},
                        attn_implementation="eager")
 
 
@@ -101,6 +108,23 @@ def gguf_name(name):
     return f"{GGUF_NAMES[stem]}.{kind}"
 
 
+def random_blocks(array, kind):
+    """Blocks for an array of this shape and deviation."""
+    scale_at, min_at, min_over_scale = RANDOM_BLOCKS[kind]
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    random = numpy.random.default_rng(array.size + kind)
+    data = random.integers(0, 256, (array.size // block, block_bytes), dtype=numpy.uint8)
+
+    def set_scales(scale):
+        for at, value in (scale_at, scale), (min_at, scale * min_over_scale):
+            if at is not None:
+                data[:, at:at + 2] = value.astype("<f2").view(numpy.uint8).reshape(-1, 2)
+
+    set_scales(numpy.ones(len(data)))
+    set_scales(array.std() / gguf.quants.dequantize(data, kind).std() * random.uniform(0.5, 1.5, len(data)))
+    return data.reshape(array.shape[0], -1)
+
+
 def write_gguf(path, name, config, weights, type_of):
     """Returns the weights as a reader of the file sees them, under Hugging Face's names."""
     writer = gguf.GGUFWriter(path, "llama")
@@ -124,7 +148,7 @@ def write_gguf(path, name, config, weights, type_of):
         if n_heads:
             array = rotary_to_gguf(array, n_heads)
         kind = Type.F32 if array.ndim == 1 else type_of(gguf_name(key))
-        data = gguf.quants.quantize(numpy.ascontiguousarray(array), kind)
+        data = random_blocks(array, kind) if kind in RANDOM_BLOCKS else gguf.quants.quantize(numpy.ascontiguousarray(array), kind)
         writer.add_tensor(gguf_name(key), data, raw_dtype=kind)
         back = gguf.quants.dequantize(data, kind).reshape(array.shape)
         seen[key] = torch.from_numpy((rotary_from_gguf(back, n_heads) if n_heads else back).copy())
@@ -167,6 +191,12 @@ def main():
     weights = random_weights(config, "float32", 7)
     seen = write_gguf(HERE / "quantized.gguf", "quantized", config, weights, lambda n: QUANTIZED[n.split(".")[-2]])
     logits_of(config, seen, tokens).tofile(HERE / "quantized.f32")
+    config = config_of(VARIANTS["gqa_tied"], hidden_size=256, intermediate_size=256, num_hidden_layers=1)
+    weights = random_weights(config, "float32", 8)
+    seen = write_gguf(HERE / "kquants.gguf", "kquants", config, weights, lambda n: KQUANTS[n.split(".")[-2]])
+    logits = logits_of(config, seen, tokens)
+    logits.tofile(HERE / "kquants.f32")
+    print("kquants logits: mean", logits.mean(), "deviation", logits.std(), "largest", abs(logits).max())
 
 
 main()

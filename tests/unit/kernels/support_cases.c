@@ -1,5 +1,7 @@
 #include "support_cases.h"
 
+#include "support_inputs.h"
+
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,62 +12,6 @@
 #include <cmocka.h>
 
 #include "kernels/dtype.h"
-
-/* ---- inputs
- * ---------------------------------------------------------------------------------------------------------- */
-
-/* SplitMix64 of (seed, stream, index): a row's inputs do not depend on which other rows are drawn. */
-static uint64_t draw(uint64_t seed, uint32_t stream, uint64_t index)
-{
-    uint64_t z = seed * 0x9e3779b97f4a7c15u + ((uint64_t)stream << 40) + index * 0xbf58476d1ce4e5b9u;
-    z          = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z          = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-static float draw_float(uint64_t seed, uint32_t stream, uint64_t index)
-{
-    double sum = 0;
-    for (uint32_t i = 0; i < 4; i++) {
-        sum += (double)(draw(seed, stream * 4 + i, index) >> 11) * 0x1p-53 - 0.5;
-    }
-    return (float)(sum * 1.7);
-}
-
-static float *floats(const kernel_case *c, uint32_t stream, size_t n)
-{
-    float *out = malloc(n * sizeof *out + 1);
-    for (size_t i = 0; i < n; i++) {
-        out[i] = draw_float(c->seed, stream, i) * c->magnitude;
-    }
-    return out;
-}
-
-/* A matrix of random bytes in blocks whose scales are small finite numbers. */
-static unsigned char *matrix(const kernel_case *c, uint32_t stream, kern_dtype dtype, size_t n)
-{
-    size_t         block_bytes = kern_dtype_block_bytes(dtype), bytes = kern_dtype_bytes(dtype, n);
-    unsigned char *out = malloc(bytes + 1);
-    for (size_t i = 0; i < bytes; i++) {
-        out[i] = (unsigned char)draw(c->seed, stream, i);
-    }
-    for (size_t i = 0; i < n / kern_dtype_block(dtype); i++) {
-        float    value = draw_float(c->seed, stream + 1, i), min = draw_float(c->seed, stream + 2, i);
-        uint16_t half = dtype == KERN_BF16  ? kern_bf16_of_float(value)
-                        : dtype == KERN_F16 ? kern_f16_of_float(value)
-                                            : kern_f16_of_float(value * 0.1f);
-        if (dtype == KERN_F32) {
-            memcpy(out + i * block_bytes, &value, 4);
-            continue;
-        }
-        memcpy(out + i * block_bytes, &half, 2);
-        if (dtype == KERN_Q4_1 || dtype == KERN_Q5_1) {
-            half = kern_f16_of_float(min);
-            memcpy(out + i * block_bytes + 2, &half, 2);
-        }
-    }
-    return out;
-}
 
 /* ---- memory of the device, for the length of one run
  * ----------------------------------------------------------------- */
@@ -155,7 +101,7 @@ static void run_gemm(const kernel_case *c, kern_device *device, const case_part 
 {
     arena          a      = {.device = device};
     uint32_t       n_cols = c->gemm.n_cols, n = part->n, at = 0, stride = 0;
-    float         *x    = floats(c, 1, (size_t)c->n_rows * n_cols);
+    float         *x    = input_floats(c, 1, (size_t)c->n_rows * n_cols);
     kern_gemm_args args = {.x          = on_device(&a, x + (size_t)part->first * n_cols, (size_t)n * n_cols * 4),
                            .n_tokens   = n,
                            .n_outputs  = c->gemm.n_outputs,
@@ -168,8 +114,8 @@ static void run_gemm(const kernel_case *c, kern_device *device, const case_part 
     output_alloc(output, (size_t)n * stride);
     for (uint32_t o = 0; o < args.n_outputs; o++) {
         uint32_t       rows = c->gemm.weight_rows[o];
-        unsigned char *data = matrix(c, 10 + 4 * o, c->gemm.dtypes[o], (size_t)rows * n_cols);
-        float         *bias = floats(c, 30 + o, rows), *y = floats(c, 40 + o, (size_t)c->n_rows * rows);
+        unsigned char *data = input_matrix(c, 10 + 4 * o, c->gemm.dtypes[o], (size_t)rows * n_cols);
+        float         *bias = input_floats(c, 30 + o, rows), *y = input_floats(c, 40 + o, (size_t)c->n_rows * rows);
         float         *w      = malloc((size_t)n_cols * 4);
         kern_matrix    source = {c->gemm.dtypes[o], rows, n_cols, data};
         weights[o]            = kern_weight_new(device, &source, why);
@@ -221,12 +167,12 @@ static void run_embed(const kernel_case *c, kern_device *device, const case_part
 {
     arena          a = {.device = device};
     char           why[KERN_WHY_BYTES];
-    unsigned char *data   = matrix(c, 10, c->embed.dtype, (size_t)c->embed.n_vocab * c->embed.n_cols);
+    unsigned char *data   = input_matrix(c, 10, c->embed.dtype, (size_t)c->embed.n_vocab * c->embed.n_cols);
     kern_matrix    source = {c->embed.dtype, c->embed.n_vocab, c->embed.n_cols, data};
     kern_weight   *weight = kern_weight_new(device, &source, why);
     uint32_t      *tokens = malloc(part->n * sizeof *tokens);
     for (uint32_t i = 0; i < part->n; i++) {
-        tokens[i] = (uint32_t)(draw(c->seed, 1, part->first + i) % c->embed.n_vocab);
+        tokens[i] = (uint32_t)(input_word(c->seed, 1, part->first + i) % c->embed.n_vocab);
     }
     output_alloc(output, (size_t)part->n * c->embed.n_cols);
     kern_embed_args args = {weight, on_device(&a, tokens, part->n * 4), on_device(&a, NULL, output->n * 4), 1.5f,
@@ -243,9 +189,9 @@ static void run_rmsnorm(const kernel_case *c, kern_device *device, const case_pa
 {
     arena    a      = {.device = device};
     uint32_t n_cols = c->rmsnorm.n_cols, stride = c->rmsnorm.row_stride;
-    float   *x = floats(c, 1, (size_t)c->n_rows * stride), *weight = malloc(n_cols * 4);
+    float   *x = input_floats(c, 1, (size_t)c->n_rows * stride), *weight = malloc(n_cols * 4);
     for (uint32_t i = 0; i < n_cols; i++) {
-        weight[i] = draw_float(c->seed, 2, i);
+        weight[i] = input_float(c->seed, 2, i);
     }
     output_alloc(output, (size_t)part->n * n_cols);
     size_t            bytes = (size_t)part->n * stride * 4;
@@ -271,7 +217,7 @@ static void run_rope(const kernel_case *c, kern_device *device, const case_part 
 {
     arena    a     = {.device = device};
     uint32_t width = c->rope.n_heads * c->rope.head_dim, half = c->rope.rope_dim / 2;
-    float   *x = floats(c, 1, (size_t)c->n_rows * width), *cos_sin = malloc((size_t)part->n * half * 8 + 1);
+    float   *x = input_floats(c, 1, (size_t)c->n_rows * width), *cos_sin = malloc((size_t)part->n * half * 8 + 1);
     for (uint32_t i = 0; i < part->n * half; i++) {
         double angle       = (part->first + i / half) * pow(10000, -(double)(i % half) / half) * 7;
         cos_sin[2 * i]     = (float)cos(angle);
@@ -296,8 +242,8 @@ static void run_glu(const kernel_case *c, kern_device *device, const case_part *
 {
     arena    a      = {.device = device};
     uint32_t n_cols = c->glu.n_cols;
-    float   *gate = floats(c, 1, (size_t)c->n_rows * n_cols), *up = floats(c, 2, (size_t)c->n_rows * n_cols);
-    size_t   first = (size_t)part->first * n_cols;
+    float *gate = input_floats(c, 1, (size_t)c->n_rows * n_cols), *up = input_floats(c, 2, (size_t)c->n_rows * n_cols);
+    size_t first = (size_t)part->first * n_cols;
     output_alloc(output, (size_t)part->n * n_cols);
     kern_glu_args args = {.gate       = on_device(&a, gate + first, output->n * 4),
                           .up         = on_device(&a, up + first, output->n * 4),
@@ -321,9 +267,9 @@ static void run_gather(const kernel_case *c, kern_device *device, const case_par
 {
     arena    a      = {.device = device};
     uint32_t n_cols = c->gather.n_cols, *rows = malloc(part->n * sizeof *rows);
-    float   *x = floats(c, 1, (size_t)c->n_rows * n_cols);
+    float   *x = input_floats(c, 1, (size_t)c->n_rows * n_cols);
     for (uint32_t i = 0; i < part->n; i++) {
-        rows[i] = (uint32_t)(draw(c->seed, 2, part->first + i) % c->n_rows);
+        rows[i] = (uint32_t)(input_word(c->seed, 2, part->first + i) % c->n_rows);
     }
     output_alloc(output, (size_t)part->n * n_cols);
     kern_gather_args args = {on_device(&a, x, (size_t)c->n_rows * n_cols * 4), on_device(&a, rows, part->n * 4),
@@ -369,11 +315,11 @@ static void attention_prepare(const kernel_case *c, kern_device *device, attenti
                            c->attention.dtype};
     s->cache            = kern_kv_cache_new(device, &shape, why);
     assert_non_null(s->cache);
-    s->q = floats(c, 1, (size_t)n_q * c->attention.n_heads * c->attention.head_dim);
-    s->k = floats(c, 2, (size_t)s->n_keys * width);
+    s->q = input_floats(c, 1, (size_t)n_q * c->attention.n_heads * c->attention.head_dim);
+    s->k = input_floats(c, 2, (size_t)s->n_keys * width);
     s->v = malloc((size_t)s->n_keys * width * 4);
     for (size_t i = 0; i < (size_t)s->n_keys * width; i++) {
-        s->v[i] = draw_float(c->seed, 3, i);
+        s->v[i] = input_float(c->seed, 3, i);
     }
 }
 
@@ -489,12 +435,12 @@ static void run_attention(const kernel_case *c, kern_device *device, const case_
 static float case_logit(const kernel_case *c, uint32_t row, uint32_t token)
 {
     uint64_t index = (uint64_t)row * c->sample.n_vocab + token;
-    float    value = draw_float(c->seed, 1, index) * c->magnitude;
+    float    value = input_float(c->seed, 1, index) * c->magnitude;
     switch (c->sample.logits) {
     case LOGITS_TIED:
         return roundf(value);
     case LOGITS_BROKEN:
-        return draw(c->seed, 2, index) % 3 == 0 ? (index % 2 ? NAN : -INFINITY) : value;
+        return input_word(c->seed, 2, index) % 3 == 0 ? (index % 2 ? NAN : -INFINITY) : value;
     case LOGITS_NONE:
         return index % 2 ? NAN : -INFINITY;
     default:
@@ -539,13 +485,13 @@ static void run_sample(const kernel_case *c, kern_device *device, const case_par
             logits[(size_t)i * n_vocab + t] = case_logit(c, row, t);
         }
         rows[i]             = c->sample.row;
-        rows[i].seed        = draw(c->seed, 3, row);
+        rows[i].seed        = input_word(c->seed, 3, row);
         rows[i].position    = row * 3;
         rows[i].edits_start = i * n_edits;
         rows[i].n_edits     = n_edits;
-        rows[i].target      = row % 2 ? UINT32_MAX : (uint32_t)(draw(c->seed, 4, row) % n_vocab);
+        rows[i].target      = row % 2 ? UINT32_MAX : (uint32_t)(input_word(c->seed, 4, row) % n_vocab);
         for (uint32_t e = 0; e < n_edits; e++) {
-            uint64_t bits          = draw(c->seed, 5, (uint64_t)row * n_edits + e);
+            uint64_t bits          = input_word(c->seed, 5, (uint64_t)row * n_edits + e);
             edits[i * n_edits + e] = (kern_logit_edit){.token    = e * (n_vocab / (n_edits + 1)),
                                                        .n_output = bits % 5,
                                                        .bias     = (float)(bits >> 8 & 15) - 7,
@@ -594,6 +540,13 @@ __attribute__((format(printf, 3, 4))) static void add(case_list *list, kernel_ca
     list->cases[list->n++] = c;
 }
 
+/* At least n_cols, and whole blocks. */
+static uint32_t columns_of(kern_dtype dtype, uint32_t n_cols)
+{
+    uint32_t block = kern_dtype_block(dtype);
+    return (n_cols + block - 1) / block * block;
+}
+
 static void add_gemms(case_list *list)
 {
     static const struct {
@@ -607,17 +560,18 @@ static void add_gemms(case_list *list)
     };
     for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
-            kernel_case c = {.run       = run_gemm,
-                             .n_rows    = shapes[i].tokens,
-                             .by_row    = true,
-                             .magnitude = shapes[i].magnitude,
-                             .gemm      = {.dtypes      = {dtype},
-                                           .n_outputs   = 1,
-                                           .weight_rows = {shapes[i].rows},
-                                           .n_cols      = shapes[i].cols,
-                                           .bias        = shapes[i].bias,
-                                           .accumulate  = shapes[i].accumulate}};
-            add(list, c, "gemm %s %u x %u, %u tokens of %g", kern_dtype_name(dtype), shapes[i].rows, shapes[i].cols,
+            uint32_t    n_cols = columns_of(dtype, shapes[i].cols);
+            kernel_case c      = {.run       = run_gemm,
+                                  .n_rows    = shapes[i].tokens,
+                                  .by_row    = true,
+                                  .magnitude = shapes[i].magnitude,
+                                  .gemm      = {.dtypes      = {dtype},
+                                                .n_outputs   = 1,
+                                                .weight_rows = {shapes[i].rows},
+                                                .n_cols      = n_cols,
+                                                .bias        = shapes[i].bias,
+                                                .accumulate  = shapes[i].accumulate}};
+            add(list, c, "gemm %s %u x %u, %u tokens of %g", kern_dtype_name(dtype), shapes[i].rows, n_cols,
                 shapes[i].tokens, (double)shapes[i].magnitude);
         }
     }
@@ -632,21 +586,23 @@ static void add_gemms(case_list *list)
             add(list, c, "gemm %s %u x %u, %u tokens", kern_dtype_name(dtype), odd[i][0], odd[i][1], odd[i][2]);
         }
     }
-    kernel_case mixed = {.run    = run_gemm,
-                         .n_rows = 6,
-                         .by_row = true,
-                         .gemm   = {.dtypes      = {KERN_Q4_1, KERN_F16, KERN_Q8_0},
-                                    .n_outputs   = 3,
-                                    .weight_rows = {48, 19, 33},
-                                    .n_cols      = 192,
-                                    .bias        = true}};
-    add(list, mixed, "gemm of three weights of different formats");
+    static const kern_dtype mixes[][KERN_GEMM_OUTPUTS_MAX] = {
+        {KERN_Q4_1, KERN_F16, KERN_Q8_0}, {KERN_Q4_K, KERN_Q6_K, KERN_BF16}, {KERN_Q2_K, KERN_IQ4_XS, KERN_Q5_0}};
+    for (uint32_t i = 0; i < sizeof mixes / sizeof mixes[0]; i++) {
+        kernel_case c = {
+            .run    = run_gemm,
+            .n_rows = 6,
+            .by_row = true,
+            .gemm   = {.n_outputs = 3, .weight_rows = {48, 19, 33}, .n_cols = i == 0 ? 192 : 512, .bias = true}};
+        memcpy(c.gemm.dtypes, mixes[i], sizeof mixes[i]);
+        add(list, c, "gemm of three weights of different formats, the first %s", kern_dtype_name(mixes[i][0]));
+    }
 }
 
 static void add_embeds(case_list *list)
 {
     for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
-        kernel_case c = {.run = run_embed, .n_rows = 7, .by_row = true, .embed = {dtype, 53, 160}};
+        kernel_case c = {.run = run_embed, .n_rows = 7, .by_row = true, .embed = {dtype, 53, columns_of(dtype, 160)}};
         add(list, c, "embed %s", kern_dtype_name(dtype));
     }
 }
@@ -785,6 +741,30 @@ kernel_case *kernel_cases_new(uint32_t *n)
     add_samples(&list);
     *n = list.n;
     return list.cases;
+}
+
+bool kernel_device_has(kern_device *device, kern_dtype dtype)
+{
+    char         why[KERN_WHY_BYTES];
+    void        *block  = calloc(1, kern_dtype_block_bytes(dtype));
+    kern_weight *weight = kern_weight_new(device, &(kern_matrix){dtype, 1, kern_dtype_block(dtype), block}, why);
+    bool         has    = weight != NULL;
+    free(block);
+    kern_weight_free(device, &weight);
+    if (!has && (strncmp(kern_device_name(device), "cuda", 4) != 0 || dtype <= KERN_Q8_0 ||
+                 !strstr(why, kern_dtype_name(dtype)))) {
+        fail_msg("%s refuses %s: %s", kern_device_name(device), kern_dtype_name(dtype), why);
+    }
+    return has;
+}
+
+bool kernel_case_fits(const kernel_case *c, kern_device *device)
+{
+    bool fits = c->run != run_embed || kernel_device_has(device, c->embed.dtype);
+    for (uint32_t o = 0; c->run == run_gemm && o < c->gemm.n_outputs; o++) {
+        fits = fits && kernel_device_has(device, c->gemm.dtypes[o]);
+    }
+    return fits;
 }
 
 void kernel_case_run_part(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)

@@ -70,6 +70,11 @@ struct kernel_case {
 /* All cases; the caller frees the array. */
 kernel_case *kernel_cases_new(uint32_t *n);
 
+/* False where the device refuses a number format, as cuda may refuse the newer ones by name; any other refusal fails
+ * the test. A case fits when its formats do. */
+bool kernel_device_has(kern_device *, kern_dtype);
+bool kernel_case_fits(const kernel_case *, kern_device *);
+
 /* Runs a part of a case; the caller frees output's arrays with case_output_free. */
 void kernel_case_run_part(const kernel_case *, kern_device *, const case_part *, case_output *output);
 void case_output_free(case_output *output);

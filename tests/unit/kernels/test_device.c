@@ -81,8 +81,11 @@ static void memory_is_zeroed_and_aligned(void **state)
 static void refuses_weights_and_caches_it_cannot_hold(void **state)
 {
     (void)state;
-    static const kern_matrix matrices[] = {
-        {KERN_Q4_1, 4, 33, ""}, {KERN_F32, 0, 4, ""}, {KERN_N_DTYPES, 1, 32, ""}, {KERN_F32, 3, 0, ""}};
+    static const kern_matrix   matrices[] = {{KERN_Q4_1, 4, 33, ""},
+                                             {KERN_Q4_K, 4, 288, ""},
+                                             {KERN_F32, 0, 4, ""},
+                                             {KERN_N_DTYPES, 1, 32, ""},
+                                             {KERN_F32, 3, 0, ""}};
     static const kern_kv_shape shapes[]   = {{1, 4, 2, 64, KERN_Q8_0},
                                              {0, 4, 2, 64, KERN_F16},
                                              {1, 0, 2, 64, KERN_F16},
@@ -105,15 +108,18 @@ static void refuses_weights_and_caches_it_cannot_hold(void **state)
     }
 }
 
-static void packed_weights_take_the_bytes_of_the_file(void **state)
+/* Where the file has integers of 6 bits, packed weights have bytes: at most 4 of 110. */
+static void packed_weights_take_about_the_bytes_of_the_file(void **state)
 {
     (void)state;
-    static unsigned char data[32 * 64 * 4];
+    static unsigned char data[32 * 512 * 4];
     char                 why[KERN_WHY_BYTES];
     kern_device         *device = kern_device_open(&(kern_device_options){.backend = "cpu", .n_threads = 1}, why);
     for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
-        kern_weight *weight = kern_weight_new(device, &(kern_matrix){dtype, 32, 64, data}, why);
-        assert_int_equal(kern_weight_bytes(weight), kern_dtype_bytes(dtype, 32 * 64));
+        kern_weight *weight     = kern_weight_new(device, &(kern_matrix){dtype, 32, 512, data}, why);
+        size_t       file_bytes = kern_dtype_bytes(dtype, 32 * 512);
+        bool         has_6_bits = dtype >= KERN_Q3_K && dtype != KERN_Q6_K && dtype != KERN_IQ4_NL;
+        assert_in_range(kern_weight_bytes(weight), file_bytes, file_bytes + (has_6_bits ? file_bytes * 4 / 110 : 0));
         kern_weight_free(device, &weight);
         assert_null(weight);
     }
@@ -127,7 +133,7 @@ int main(void)
         cmocka_unit_test(opens_the_best_cpu_variant_and_every_other),
         cmocka_unit_test(memory_is_zeroed_and_aligned),
         cmocka_unit_test(refuses_weights_and_caches_it_cannot_hold),
-        cmocka_unit_test(packed_weights_take_the_bytes_of_the_file),
+        cmocka_unit_test(packed_weights_take_about_the_bytes_of_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

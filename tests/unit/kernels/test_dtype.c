@@ -21,7 +21,8 @@ static const struct {
     size_t               n_bytes;
     const uint32_t      *bits;
     size_t               n;
-} formats[] = {FORMAT(F16), FORMAT(BF16), FORMAT(Q4_0), FORMAT(Q4_1), FORMAT(Q5_0), FORMAT(Q5_1), FORMAT(Q8_0)};
+} formats[] = {FORMAT(F16),  FORMAT(BF16), FORMAT(Q4_0), FORMAT(Q4_1), FORMAT(Q5_0), FORMAT(Q5_1),   FORMAT(Q8_0),
+               FORMAT(Q2_K), FORMAT(Q3_K), FORMAT(Q4_K), FORMAT(Q5_K), FORMAT(Q6_K), FORMAT(IQ4_NL), FORMAT(IQ4_XS)};
 
 static void dequantizes_to_the_bits_of_gguf_for_python(void **state)
 {
@@ -51,6 +52,8 @@ static void a_part_of_a_block_has_no_size(void **state)
     (void)state;
     assert_int_equal(kern_dtype_bytes(KERN_Q4_1, 31), 0);
     assert_int_equal(kern_dtype_bytes(KERN_Q4_1, 64), 40);
+    assert_int_equal(kern_dtype_bytes(KERN_Q6_K, 128), 0);
+    assert_int_equal(kern_dtype_bytes(KERN_Q6_K, 512), 420);
     assert_int_equal(kern_dtype_bytes(KERN_F32, 5), 20);
     assert_string_equal(kern_dtype_name(KERN_N_DTYPES), "unknown");
 }

@@ -44,6 +44,7 @@ static void check_against_reference(const char *backend, const char *variant)
         {DATA "biases", DATA "biases.f32", 1e-3},
         {DATA "biases.gguf", DATA "biases.f32", 1e-3},
         {DATA "quantized.gguf", DATA "quantized.f32", rounded},
+        {DATA "kquants.gguf", DATA "kquants.f32", rounded},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         static float logits[N_LOGITS];
@@ -79,16 +80,18 @@ static void agrees_with_transformers_on_every_cpu_variant(void **state)
 static void says_the_same_whole_or_in_chunks(void **state)
 {
     (void)state;
-    static const char *const backends[] = {"cpu", "ref"};
-    static const uint32_t    chunks[]   = {1, 3, 7, 16, 17, 39};
-    for (size_t b = 0; b < COUNT(backends); b++) {
+    static const struct {
+        const char *backend, *model;
+    } cases[] = {{"cpu", DATA "quantized.gguf"}, {"ref", DATA "quantized.gguf"}, {"cpu", DATA "kquants.gguf"}};
+    static const uint32_t chunks[] = {1, 3, 7, 16, 17, 39};
+    for (size_t i = 0; i < COUNT(cases); i++) {
         static float whole[N_LOGITS], parts[N_LOGITS];
-        runner       r = runner_open(backends[b], NULL, DATA "quantized.gguf", KERN_F32);
+        runner       r = runner_open(cases[i].backend, NULL, cases[i].model, KERN_F32);
         runner_sequence(&r, tokens, N_TOKENS, N_TOKENS, whole);
         for (size_t c = 0; c < COUNT(chunks); c++) {
             runner_sequence(&r, tokens, N_TOKENS, chunks[c], parts);
             if (memcmp(whole, parts, sizeof whole) != 0)
-                fail_msg("%s: chunks of %u give other logits", backends[b], chunks[c]);
+                fail_msg("%s on %s: chunks of %u give other logits", cases[i].model, cases[i].backend, chunks[c]);
         }
         runner_close(&r);
     }

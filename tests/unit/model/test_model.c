@@ -76,7 +76,7 @@ static const tensor good_tensors[] = {
     {"blk.0.ffn_up.weight", 32, 64},  {"blk.0.ffn_down.weight", 64, 32},
 };
 
-enum { GGML_F32 = 0, GGML_F16 = 1, GGML_Q6_K = 14 };
+enum { GGML_F32 = 0, GGML_F16 = 1, GGML_IQ2_S = 22 };
 
 /* `change` replaces the good tensor of its name, with n_cols 0 removes it, and adds it when there is none. */
 static void put_model(image *im, const tensor *change, uint32_t type)
@@ -149,8 +149,8 @@ static void refuses_a_file_that_does_not_fit_its_config(void **state)
          "tensor blk.0.attn_q_norm.weight is no part of the llama architecture"},
         {{"blk.1.attn_q.weight", 32, 32}, GGML_F32, "tensor blk.1.attn_q.weight is no part of the llama architecture"},
         {{"blk.0.attn_norm.weight", 256, 0},
-         GGML_Q6_K,
-         "tensor blk.0.attn_norm.weight is of type Q6_K, which is not supported"},
+         GGML_IQ2_S,
+         "tensor blk.0.attn_norm.weight is of type IQ2_S, which is not supported"},
     };
     static image im;
     error        err = {0};
