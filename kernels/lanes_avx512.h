@@ -214,32 +214,6 @@ LANES int32_t i32x16_sum(i32x16 a)
     return _mm512_reduce_add_epi32(a.all);
 }
 
-#ifdef LANES_VNNI
-#define LANES_BYTE_DOT
-
-LANES void store_quants(int16_t *to, i32x16 first, i32x16 second)
-{
-    const __m512i half  = _mm512_set1_epi32(128);
-    __m128i      *bytes = (__m128i *)to;
-    _mm_storeu_si128(bytes, _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(first.all, half), 8)));
-    _mm_storeu_si128(bytes + 1, _mm512_cvtepi32_epi8(_mm512_srai_epi32(_mm512_add_epi32(second.all, half), 8)));
-    _mm_storeu_si128(bytes + 2, _mm512_cvtepi32_epi8(first.all));
-    _mm_storeu_si128(bytes + 3, _mm512_cvtepi32_epi8(second.all));
-}
-
-/* sum[i] + weights[4i .. 4i + 3] * x[0 .. 3]: unsigned times signed bytes. */
-LANES i32x16 bytes_dot(i32x16 sum, i16x32 weights, const int8_t *x)
-{
-    int32_t four;
-    memcpy(&four, x, 4);
-    return (i32x16){_mm512_dpbusd_epi32(sum.all, weights.all, _mm512_set1_epi32(four))};
-}
-
-LANES i32x16 i32x16_shift_left(i32x16 a, int n)
-{
-    return (i32x16){_mm512_slli_epi32(a.all, (unsigned)n)};
-}
-#else
 LANES __m256i evens_first(__m256i a)
 {
     const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7,
@@ -262,11 +236,14 @@ LANES i16x32 i16x32_set_pair(const int16_t *a)
 
 LANES i32x16 i16x32_dot(i32x16 sum, i16x32 a, i16x32 b)
 {
+#ifdef LANES_VNNI
+    return (i32x16){_mm512_dpwssd_epi32(sum.all, a.all, b.all)};
+#else
     __m512i added = _mm512_add_epi32(sum.all, _mm512_madd_epi16(a.all, b.all));
     __asm__("" : "+v"(added)); /* as in lanes_avx2.h */
     return (i32x16){added};
-}
 #endif
+}
 
 LANES i16x32 i16x32_load(const void *from)
 {

@@ -261,8 +261,7 @@ LANES int32_t i32x16_sum(i32x16 a)
 }
 
 /* A block of 32 activations, rounded to 16 bits, for the dot products of gemm_lanes.h. 64 bytes. Of each four columns
- * the even ones come first: what is in the low and the high halves of a weight's 16-bit lanes. (Where a variant has
- * dot products of bytes: 32 high bytes, then 32 low bytes, both signed: value = 256 * high + low.) */
+ * the even ones come first: what is in the low and the high halves of a weight's 16-bit lanes. */
 LANES void store_quants(int16_t *to, i32x16 first, i32x16 second)
 {
     for (int i = 0; i < 16; i++) {

@@ -86,44 +86,6 @@ LANES i16x32 block_quad(kern_dtype dtype, const unsigned char *block, int m)
 enum { QUADS_MAX = KERN_BLOCK / 4 };
 
 /* dot[t] = the columns of n_quads quads, from `first` on, of 16 rows times those of token t, exactly. */
-#ifdef LANES_BYTE_DOT
-LANES const int8_t *x_bytes(const int16_t *quants, int quad)
-{
-    return (const int8_t *)quants + 4 * quad;
-}
-
-LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, int n_quads, const int16_t *quants,
-                     size_t stride, uint32_t n_tokens, i32x16 *dot)
-{
-    i16x32 quad[QUADS_MAX];
-    UNROLL
-    for (int m = 0; m < n_quads; m++) {
-        quad[m] = block_quad(dtype, block, first + m);
-    }
-    UNROLL
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        dot[t] = i32x16_set(0);
-    }
-    UNROLL
-    for (int m = 0; m < n_quads; m++) {
-        UNROLL
-        for (uint32_t t = 0; t < n_tokens; t++) {
-            dot[t] = bytes_dot(dot[t], quad[m], x_bytes(quants + t * stride, first + m));
-        }
-    }
-    UNROLL
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        dot[t] = i32x16_shift_left(dot[t], 8);
-    }
-    UNROLL
-    for (int m = 0; m < n_quads; m++) {
-        UNROLL
-        for (uint32_t t = 0; t < n_tokens; t++) {
-            dot[t] = bytes_dot(dot[t], quad[m], x_bytes(quants + t * stride, first + m) + KERN_BLOCK);
-        }
-    }
-}
-#else
 LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, int n_quads, const int16_t *quants,
                      size_t stride, uint32_t n_tokens, i32x16 *dot)
 {
@@ -141,7 +103,6 @@ LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, in
         }
     }
 }
-#endif
 
 /* What a part of a block is multiplied with, and its min where the format has them. */
 LANES f32x16 part_scale(kern_dtype dtype, const unsigned char *super, const unsigned char *part, f32x16 *min)
