@@ -12,11 +12,11 @@
 
 enum { SPINS = 4000 }; /* some tens of microseconds of pause instructions */
 
-/* `ticket` is (job number << 32 | slices not yet taken). Taking a slice is a compare-and-swap of the whole, so a worker
- * that wakes late can't take a slice of a later job by mistake; who holds a slice keeps `slice` and `job` from
- * changing, because the caller waits for every slice before it writes them again. */
+/* A worker begins with a range of slices of its own, in order, so that what it reads of memory is one stream; then it
+ * takes from the ranges of others. A range is (end << 32 | next) and taking its next slice a compare-and-swap of the
+ * whole: a worker that wakes late takes what is there by then, or nothing. Who holds a slice keeps `slice` and `job`
+ * from changing, because the caller waits for every slice before it writes them again. */
 struct thread_pool {
-    _Alignas(64) _Atomic uint64_t ticket;
     _Alignas(64) _Atomic uint32_t n_unfinished; /* slices not yet done; the caller sleeps on it */
     _Atomic uint32_t caller_sleeps;
     _Alignas(64) _Atomic uint32_t job_number; /* workers sleep on it */
@@ -27,6 +27,7 @@ struct thread_pool {
     void              *job;
     uint32_t           n_threads, n_started;
     struct worker {
+        _Alignas(64) _Atomic uint64_t range;
         thread_pool *pool;
         uint32_t     index;
         pthread_t    thread;
@@ -52,20 +53,27 @@ static void pause_cpu(void)
 #endif
 }
 
-/* Takes slices until none is left. */
-static void work(thread_pool *pool, uint32_t worker)
+static void work_through(thread_pool *pool, _Atomic uint64_t *range, uint32_t worker)
 {
-    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-    while ((uint32_t)ticket > 0) {
-        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel,
+    uint64_t seen = atomic_load_explicit(range, memory_order_acquire);
+    while ((uint32_t)seen < seen >> 32) {
+        if (!atomic_compare_exchange_weak_explicit(range, &seen, seen + 1, memory_order_acq_rel,
                                                    memory_order_acquire)) {
             continue;
         }
-        pool->slice(pool->job, (uint32_t)ticket - 1, worker);
+        pool->slice(pool->job, (uint32_t)seen, worker);
         if (atomic_fetch_sub(&pool->n_unfinished, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
             futex_wake(&pool->n_unfinished);
         }
-        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+        seen = atomic_load_explicit(range, memory_order_acquire);
+    }
+}
+
+/* Takes slices until none is left: its own first. */
+static void work(thread_pool *pool, uint32_t worker)
+{
+    for (uint32_t i = 0; i < pool->n_threads; i++) {
+        work_through(pool, &pool->workers[(worker + i) % pool->n_threads].range, worker);
     }
 }
 
@@ -105,13 +113,15 @@ thread_pool *thread_pool_new(uint32_t n_threads)
     if (!pool) {
         return NULL;
     }
-    *pool = (thread_pool){.n_threads = n_threads, .workers = calloc(n_threads, sizeof *pool->workers)};
+    *pool = (thread_pool){.n_threads = n_threads, .workers = aligned_alloc(64, n_threads * sizeof *pool->workers)};
     if (!pool->workers) {
         free(pool);
         return NULL;
     }
-    for (uint32_t i = 1; i < n_threads; i++) {
+    for (uint32_t i = 0; i < n_threads; i++) {
         pool->workers[i] = (struct worker){.pool = pool, .index = i};
+    }
+    for (uint32_t i = 1; i < n_threads; i++) {
         if (pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]) != 0) {
             thread_pool_free(&pool);
             return NULL;
@@ -167,8 +177,11 @@ void thread_pool_run(thread_pool *pool, thread_pool_slice *slice, void *job, uin
     pool->slice = slice;
     pool->job   = job;
     atomic_store(&pool->n_unfinished, n_slices);
-    uint64_t number = (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
-    atomic_store_explicit(&pool->ticket, number << 32 | n_slices, memory_order_release);
+    for (uint64_t i = 0, next = 0, n = pool->n_threads; i < n; i++) {
+        uint64_t end = (i + 1) * n_slices / n;
+        atomic_store_explicit(&pool->workers[i].range, end << 32 | next, memory_order_release);
+        next = end;
+    }
     wake_workers(pool);
     work(pool, 0);
     wait_for_all(pool);

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { N_TOKENS_MAX = 512, N_SEQUENCES_MAX = 32, N_TABLE_MAX = 32 * 80, N_BLOCKS = 32 * 80, LEAST_MS = 2000 };
+enum { N_TOKENS_MAX = 512, N_SEQUENCES_MAX = 32, N_TABLE_MAX = 32 * 80, N_BLOCKS = 32 * 80, LEAST_MS = 700 };
 
 typedef struct {
     kern_device   *device;
