@@ -67,13 +67,6 @@ void queue_remove(scheduler *s, sequence *q)
     s->n_waiting_tokens -= q->n_tokens;
 }
 
-/* Lower runs first. Waiting makes everything urgent in the end, so nothing starves. */
-double request_effective_priority(const scheduler *s, const request *r)
-{
-    double waited_s = (double)(actor_now_ns(s->actor) - r->arrived_ns) / 1e9;
-    return r->priority - waited_s / s->options->priority_aging_s;
-}
-
 /* Further choices wait until the first one has computed the prompt, and then find it in the prefix cache. A preempted
  * sequence waits until no plan in flight mentions it. */
 static bool may_start(const scheduler *s, const sequence *q)
@@ -94,15 +87,11 @@ bool request_fits(const request *r, const executor_link *x)
 
 sequence *queue_best(const scheduler *s, const executor_link *x)
 {
-    sequence *best          = NULL;
-    double    best_priority = 0;
-    for (sequence *q = s->waiting_first; q; q = q->next) {
-        double priority = request_effective_priority(s, q->request);
-        if (may_start(s, q) && request_fits(q->request, x) && (!best || priority < best_priority)) {
-            best          = q;
-            best_priority = priority;
-        }
-    }
+    sequence *best = NULL;
+    for (sequence *q = s->waiting_first; q; q = q->next)
+        if ((!best || q->request->turn_s < best->request->turn_s) && q->passed_in_plan != s->n_plans &&
+            may_start(s, q) && request_fits(q->request, x))
+            best = q;
     return best;
 }
 
@@ -273,9 +262,9 @@ static request *new_request(scheduler *s, const message *m, error *err)
     r->n_prompt        = body->n_prompt;
     r->max_tokens      = body->max_tokens;
     r->n_draft_tokens  = body->draft_tokens;
-    r->priority        = body->priority;
     r->prompt_logprobs = body->prompt_logprobs;
     r->arrived_ns      = actor_now_ns(s->actor);
+    r->turn_s          = (double)r->arrived_ns / 1e9 + body->priority * s->options->priority_aging_s;
     r->n_sequences     = n_sequences;
     r->n_choices       = body->n;
     r->sequences       = arena_take_array(memory, n_sequences, sizeof *r->sequences);

@@ -26,8 +26,10 @@ const option_row scheduler_option_rows[] = {
                 "Policies dynamic and static: how long the first request waits for others."),
     OPTION_UINT(scheduler_options, batch_size, "--batch-size", "N", 8, 1, 4096,
                 "Policy static: start when so many wait."),
-    OPTION_DOUBLE(scheduler_options, priority_aging_s, "--priority-aging-seconds", "S", 10, 0.001, 1e6,
-                  "A waiting request gains one level of priority every S seconds."),
+    OPTION_DOUBLE(
+        scheduler_options, priority_aging_s, "--priority-aging-seconds", "S", 10, 0.001, 1e6,
+        "A level of priority is worth S seconds: a request goes before those of the next level that came up to "
+        "S seconds earlier, and before those of its own that came later."),
     OPTION_UINT(scheduler_options, draft_wait_ms, "--draft-wait-ms", "N", 10, 0, 1000,
                 "Speculative decoding: a step goes on without drafts that are later than this."),
     OPTION_BOOL(scheduler_options, prefix_caching, "--enable-prefix-caching", true,

@@ -53,6 +53,7 @@ typedef struct sequence {
     bool        opened;          /* the executor knows the slot */
     bool        append_last;     /* a beam's newest token, which the executor does not know yet */
     uint64_t    planned_in_step; /* newest step of its executor that has rows of it */
+    uint64_t    passed_in_plan;  /* in the plan of this number it waits for another executor */
     draft_state draft;
     uint32_t    n_drafts, n_drafter_knows;
     uint32_t    drafts[16];
@@ -72,11 +73,11 @@ struct request {
     output_params       output;
     uint32_t           *stop_tokens;
     uint32_t            n_stop_tokens, n_prompt, max_tokens, n_draft_tokens;
-    int32_t             priority;
-    bool                prompt_logprobs, opened, counted_as_queued;
+    bool                prompt_logprobs, opened;
     const resume_point *resume;
     uint32_t            n_resume;
-    int64_t             arrived_ns, first_token_ns;
+    int64_t             arrived_ns;
+    double              turn_s; /* arrival, later by priority_aging_s a level of priority. Lower comes first, always */
     uint32_t            n_sequences, n_live; /* choices; those that have not ended */
     uint32_t            n_choices;           /* that the client wants */
     sequence           *sequences;
@@ -127,6 +128,7 @@ struct scheduler {
     uint32_t                 n_waiting;
     uint64_t                 n_waiting_tokens;
     executor_link           *executors;
+    uint64_t                 n_plans; /* that were begun; numbers them */
     metadata                *metadata;
     actor_timer              tick;
     double                   tokens_per_s; /* recent, for Retry-After */
@@ -147,10 +149,9 @@ void      request_end_all(scheduler *s, request *r, finish_reason why, const cha
 void      request_settle(scheduler *s, request *r);               /* forgets it when nothing refers to it any more */
 bool      request_fits(const request *r, const executor_link *x); /* however long it gets */
 void      request_refuse_unfit(scheduler *s); /* those that wait for their start and fit into no executor */
-sequence *queue_best(const scheduler *s, const executor_link *x); /* highest effective priority that may start on x */
+sequence *queue_best(const scheduler *s, const executor_link *x); /* whose turn it is on x */
 void      queue_add(scheduler *s, sequence *q);
 void      queue_remove(scheduler *s, sequence *q);
-double    request_effective_priority(const scheduler *s, const request *r);
 
 /* sequence.c: what one sequence holds, says and becomes. */
 void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, const token_logprob *logprobs,

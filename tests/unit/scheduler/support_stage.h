@@ -17,11 +17,10 @@ typedef struct {
     stage     *stage;
     actor     *actor;
     peer      *scheduler;
-    uint32_t   position[STAGE_SLOTS]; /* next position of each slot */
-    stage_lie *lie;                   /* NULL: none */
-    uint32_t   n_plans;               /* with entries */
-    uint32_t   entries[STAGE_PLANS];  /* of each of them */
-    uint32_t   opens[STAGE_PLANS];
+    stage_lie *lie;                  /* NULL: none */
+    uint32_t   n_plans;              /* with entries */
+    uint32_t   entries[STAGE_PLANS]; /* of each of them */
+    uint32_t   opens[STAGE_PLANS], tokens_opened[STAGE_PLANS];
     int64_t    at_ms[STAGE_PLANS];
     arena     *memory;
 } stage_executor;
@@ -30,7 +29,7 @@ typedef struct {
 typedef struct {
     gen_request   body;
     uint32_t      attempt; /* sent last; what older ones say is dropped */
-    uint32_t      prompt[64], tokens[64], n_tokens, n_opens, n_refusals, refused;
+    uint32_t      prompt[64], tokens[64], n_tokens, n_cached, n_opens, n_refusals, refused;
     finish_reason finish;
     char          why[ERROR_TEXT_BYTES], field[64];
 } stage_request;
@@ -38,13 +37,14 @@ typedef struct {
 struct stage {
     simulation       *sim;
     scheduler_options options;
+    executor_ready    about; /* every executor that joins from now on */
     actor            *scheduler, *postprocessor, *gateway;
     stage_executor    executors[STAGE_EXECUTORS];
     stage_request     requests[64];
     uint32_t          n_requests;
 };
 
-/* Defaults of the flags; change t->options before stage_start. */
+/* Defaults of the flags and small executors; change t->options before stage_start. */
 void stage_init(stage *t);
 void stage_start(stage *t, uint64_t seed);
 void stage_end(stage *t);
@@ -59,6 +59,8 @@ void           stage_send(stage *t, stage_request *q, uint32_t attempt);
 /* Runs until every request that was sent has its end; fails the test when that takes over `max_s` of virtual time. */
 void stage_run(stage *t, double max_s);
 void stage_wait_ms(stage *t, int64_t ms);
+
+bool stage_has_ended(const stage_request *q);
 
 /* Tokens of `q` from place `first` on are those that honest executors say. */
 void stage_check_tokens(const stage_request *q, uint32_t first, uint32_t n);
