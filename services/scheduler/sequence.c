@@ -44,7 +44,7 @@ void sequence_release(scheduler *s, sequence *q)
     (void)s;
     executor_link *x = q->executor;
     assert(q->state == SEQUENCE_RUNNING && x);
-    for (uint32_t i = 0; i < q->n_blocks; i++)
+    for (uint32_t i = q->n_blocks; i-- > 0;) /* the end first: that is forgotten first, and is worth nothing alone */
         kv_pool_release(x->pool, q->blocks[i]);
     if (q->copy_from != KV_NO_BLOCK)
         kv_pool_release(x->pool, q->copy_from);
