@@ -1,14 +1,16 @@
 /* Fills a step plan: running sequences first - one decode row each, then chunks of prompts - and then, when the policy
  * allows, sequences from the queue; but before all, urgent ones of the queue take the places of others. All share one
- * budget of tokens a step (chunked prefill mixed into decode: Agrawal
- * et al. 2024, arXiv 2403.02310). */
+ * budget of tokens a step (chunked prefill mixed into decode: Agrawal et al. 2024, arXiv 2403.02310). */
 #include "scheduler/state.h"
 
 #include "base/log.h"
 
 #include <assert.h>
 
-enum { PASSED_MAX = 8 }; /* to see that a sequence should wait for another executor costs hashing its prompt */
+enum {
+    PASSED_MAX     = 8,       /* to see that a sequence should wait for another executor costs hashing its prompt */
+    OPEN_BYTES_MAX = 4 << 20, /* of what one plan opens; an executor takes plans of twice that */
+};
 
 /* What beam searches that run may still need. */
 typedef struct {
@@ -20,6 +22,7 @@ typedef struct {
     executor_link *x;
     step_plan      plan;
     uint32_t       tokens_left, logit_rows_left;
+    size_t         opened_bytes;
     uint32_t       n_passed; /* of the queue: they wait for another executor */
     reserve        reserved;
 } builder;
@@ -125,6 +128,20 @@ static bool cover_positions(builder *b, sequence *q, uint32_t n_positions)
     return true;
 }
 
+/* What opening the slot of `q` adds to the plan's message: its history, its block table, how it samples. */
+static size_t open_bytes(const sequence *q)
+{
+    return sizeof(slot_open) + sizeof(step_entry) + (size_t)q->n_tokens * 4 +
+           (size_t)q->n_tokens / KV_BLOCK_TOKENS * 4 + q->request->n_stop_tokens * sizeof(uint32_t) +
+           q->request->sampling.n_logit_bias * 16;
+}
+
+/* A plan opens one sequence however long it is, and more as long as they fit into a message together. */
+static bool may_open(const builder *b, const sequence *q)
+{
+    return q->opened || b->plan.n_opens == 0 || b->opened_bytes + open_bytes(q) <= OPEN_BYTES_MAX;
+}
+
 static void open_slot(builder *b, sequence *q)
 {
     const request *r               = q->request;
@@ -138,6 +155,7 @@ static void open_slot(builder *b, sequence *q)
         .n_stop_tokens   = r->n_stop_tokens,
         .seed            = q->seed,
     };
+    b->opened_bytes += open_bytes(q);
     q->opened      = true;
     q->append_last = false;
 }
@@ -210,7 +228,7 @@ static uint32_t rows_that_fit(const builder *b, const sequence *q)
 static void plan_sequence(builder *b, sequence *q)
 {
     uint32_t n_rows = rows_that_fit(b, q);
-    if (n_rows == 0 || b->plan.n_entries == b->x->about.n_slots)
+    if (n_rows == 0 || b->plan.n_entries == b->x->about.n_slots || !may_open(b, q))
         return;
     uint32_t n_drafts = 0;
     if (q->draft == DRAFT_READY && q->n_planned + n_rows == n_fed(q)) {
@@ -375,7 +393,7 @@ static void admit_waiting(builder *b)
     while (b->tokens_left > 0 && b->logit_rows_left > 0 && b->plan.n_entries < b->x->about.n_slots &&
            policy_may_admit(b->s, b->x)) {
         sequence *q = next_in_queue(b);
-        if (!q || !has_room(b->s, b->x, q, 0, 0) || !request_open(b->s, q->request))
+        if (!q || !may_open(b, q) || !has_room(b->s, b->x, q, 0, 0) || !request_open(b->s, q->request))
             return;
         start(b, q);
         plan_sequence(b, q);
@@ -408,13 +426,15 @@ bool batch_plan(scheduler *s, executor_link *x)
     admit_waiting(&b);
     if (b.plan.n_entries == 0 && b.plan.n_closes == 0)
         return false;
+    if (x->n_plans == 0)
+        x->oldest_since_ns = actor_now_ns(s->actor);
     planned_step *p = &x->plans[x->n_plans++];
     p->step         = ++x->next_step;
     p->n_entries    = b.plan.n_entries;
     metric_add(s->metrics.steps, 1);
     error err;
     if (!actor_send(s->actor, x->peer, MSG_STEP_PLAN, &b.plan, NULL, &err)) {
-        executors_lost(s, x, err.text);
+        executors_start_over(s, x, err.text); /* it is well, and would not say again what it holds */
         return false;
     }
     return true;

@@ -33,7 +33,7 @@ static void append_tokens(scheduler *s, sequence *q, const step_output *output)
         else if (q->n_tokens == q->n_tokens_max)
             finish = FINISH_REASON_LENGTH;
     }
-    s->n_tokens_since_tick += n;
+    s->n_tokens_since_measured += n;
     metric_add(s->metrics.generated, n);
     uint32_t n_logprobs = q->request->sampling.logprobs || q->request->sampling.n_top_logprobs ? output->n_logprobs : 0;
     sequence_emit(s, q, first, n, output->logprobs, n_logprobs < n ? n_logprobs : n, finish, NULL);
@@ -184,6 +184,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
     x->plans[1]    = p; /* keeps its memory for the next plan; read until then */
     x->n_plans--;
     if (result->error.size > 0) {
+    x->oldest_since_ns = actor_now_ns(s->actor);
         step_failed(s, &p, result->error);
         return;
     }

@@ -108,8 +108,9 @@ struct executor_link {
     uint32_t      *free_slots, *pending_closes;
     uint32_t       n_free_slots, n_pending_closes;
     uint64_t       next_step;
-    uint64_t       batch_step; /* in which the first of those that run now was started */
-    uint32_t       n_plans;    /* in flight: plans[0] is the oldest */
+    uint64_t       batch_step;      /* in which the first of those that run now was started */
+    int64_t        oldest_since_ns; /* when plans[0] was sent, or the one before it was answered */
+    uint32_t       n_plans;         /* in flight: plans[0] is the oldest */
     planned_step   plans[PLANS_IN_FLIGHT_MAX];
     slot_open     *opens; /* of the plan being filled; room for n_slots each */
     step_entry    *entries;
@@ -132,8 +133,8 @@ struct scheduler {
     metadata                *metadata;
     actor_timer              tick;
     double                   tokens_per_s; /* recent, for Retry-After */
-    uint64_t                 n_tokens_since_tick;
-    int64_t                  last_tick_ns;
+    uint64_t                 n_tokens_since_measured;
+    int64_t                  measured_ns;
     struct {
         metric *running, *waiting, *blocks_used, *blocks_cached, *prompt_tokens, *cached_tokens, *generated, *drafted,
             *accepted, *preempted, *refused, *finished, *steps, *queue_wait, *step_time;
@@ -170,19 +171,24 @@ executor_link *executors_find(scheduler *s, const peer *p);
 
 /* batch.c */
 bool batch_plan(scheduler *s, executor_link *x); /* sends one plan; false when there is nothing to do */
+void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
+void           executors_check_timeouts(scheduler *s);
+void           executors_late_result(scheduler *s, peer *p); /* of one that is not used */
 
 /* results.c */
 void results_apply(scheduler *s, executor_link *x, const step_result *result);
 
 /* policy.c */
-bool policy_may_admit(const scheduler *s, const executor_link *x);
+bool    policy_may_admit(const scheduler *s, const executor_link *x);
+int64_t policy_due_ns(const scheduler *s); /* when the first that waits has waited enough; INT64_MAX: not by time */
 
 /* speculate.c */
-void speculate_turn(scheduler *s);
-void speculate_reply(scheduler *s, const envelope *e, const draft_reply *reply);
-void speculate_after_result(scheduler *s, sequence *q);
-void speculate_forget(scheduler *s, const request *r);
-bool speculate_is_on(const scheduler *s, const sequence *q);
+void    speculate_turn(scheduler *s); /* asks for drafts, and goes on without late ones */
+int64_t speculate_due_ns(const scheduler *s, const executor_link *x); /* when drafts are late; INT64_MAX: none asked */
+void    speculate_reply(scheduler *s, const envelope *e, const draft_reply *reply);
+void    speculate_after_result(scheduler *s, sequence *q);
+void    speculate_forget(scheduler *s, const request *r);
+bool    speculate_is_on(const scheduler *s, const sequence *q);
 
 /* metadata.c: leases and session hints in the store */
 bool metadata_new(scheduler *s, error *err) MUST_CHECK;

@@ -87,6 +87,10 @@ static void on_step_plan(void *self, const message *m)
     step_result  result  = {.step = plan->step, .outputs = outputs};
     assert_non_null(outputs);
     write_down(x, plan);
+    if (x->hangs) {
+        x->hangs_in = x->hangs_in ? x->hangs_in : plan->step;
+        return;
+    }
     for (uint32_t i = 0; i < plan->n_entries; i++) {
         const step_entry *e = &plan->entries[i];
         assert_true(e->slot < x->stage->about.n_slots && e->n_drafts == 0);
@@ -275,7 +279,7 @@ stage_request *stage_add(stage *t, uint32_t n_prompt, uint32_t max_tokens)
 
 void stage_send(stage *t, stage_request *q, uint32_t attempt)
 {
-    envelope e       = {.attempt = attempt};
+    envelope e       = {.attempt = attempt, .deadline_unix_ms = q->deadline_unix_ms};
     uint32_t index   = (uint32_t)(q - t->requests) + 1;
     peer    *to      = actor_find_peer(t->gateway, span_of(actor_name(t->scheduler)));
     error    err     = {0};
@@ -289,6 +293,15 @@ void stage_send(stage *t, stage_request *q, uint32_t attempt)
 bool stage_has_ended(const stage_request *q)
 {
     return q->finish != FINISH_REASON_NONE || q->n_refusals > 0;
+}
+
+void stage_wake(stage_executor *x)
+{
+    step_result late = {.step = x->hangs_in, .error = SPAN("it took long")};
+    assert_true(x->hangs && x->hangs_in > 0);
+    assert_true(actor_send(x->actor, x->scheduler, MSG_STEP_RESULT, &late, NULL, NULL));
+    x->hangs    = false;
+    x->hangs_in = 0;
 }
 
 static bool all_ended(void *arg)

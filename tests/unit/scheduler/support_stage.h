@@ -6,7 +6,14 @@
 #include "actor/simulation.h"
 #include "scheduler/state.h"
 
-enum { STAGE_VOCAB = 100, STAGE_SLOTS = 16, STAGE_BLOCKS = 64, STAGE_EXECUTORS = 2, STAGE_PLANS = 512 };
+enum {
+    STAGE_VOCAB     = 100,
+    STAGE_SLOTS     = 16,
+    STAGE_BLOCKS    = 64,
+    STAGE_EXECUTORS = 2,
+    STAGE_PLANS     = 1024,
+    STAGE_TOKENS    = 450
+};
 
 typedef struct stage stage;
 
@@ -18,6 +25,8 @@ typedef struct {
     actor     *actor;
     peer      *scheduler;
     stage_lie *lie;                  /* NULL: none */
+    bool       hangs;                /* computes for ever; heartbeats go on */
+    uint64_t   hangs_in;             /* the step that it computes then */
     uint32_t   n_plans;              /* with entries */
     uint32_t   entries[STAGE_PLANS]; /* of each of them */
     uint32_t   opens[STAGE_PLANS], tokens_opened[STAGE_PLANS];
@@ -28,8 +37,9 @@ typedef struct {
 /* What the gateway and the postprocessor saw of one request. */
 typedef struct {
     gen_request   body;
+    int64_t       deadline_unix_ms;
     uint32_t      attempt; /* sent last; what older ones say is dropped */
-    uint32_t      prompt[64], tokens[64], n_tokens, n_cached, n_opens, n_refusals, refused;
+    uint32_t      prompt[64], tokens[STAGE_TOKENS], n_tokens, n_cached, n_opens, n_refusals, refused;
     finish_reason finish;
     char          why[ERROR_TEXT_BYTES], field[64];
 } stage_request;
@@ -51,6 +61,9 @@ void stage_end(stage *t);
 
 /* Joins and is ready when it returns. */
 stage_executor *stage_add_executor(stage *t, stage_lie *lie);
+
+/* An executor that hangs goes on: its result comes at last. */
+void stage_wake(stage_executor *x);
 
 /* A request with `n_prompt` tokens of prompt; change it, then send it. */
 stage_request *stage_add(stage *t, uint32_t n_prompt, uint32_t max_tokens);

@@ -1,4 +1,5 @@
-/* Who is in a plan: whose turn it is, who gives way to whom, and on which executor. */
+/* Who is in a plan: whose turn it is, who gives way to whom, on which executor, and what a prefix in the cache saves.
+ */
 #include "support_stage.h"
 
 #include "base/log.h"
@@ -223,6 +224,62 @@ static void a_request_that_waits_for_a_warm_executor_lets_others_pass(void **sta
     stage_end(&t);
 }
 
+/* ---- the prefix cache ---- */
+
+/* A prompt of ten blocks in a pool of sixteen. What comes between needs three of them. */
+static void a_prompt_is_forgotten_from_its_end(void **state)
+{
+    (void)state;
+    uint32_t prompt[160], between[130];
+    for (uint32_t i = 0; i < COUNT(prompt); i++)
+        prompt[i] = i % STAGE_VOCAB;
+    for (uint32_t i = 0; i < COUNT(between); i++)
+        between[i] = (i + 50) % STAGE_VOCAB;
+    stage t;
+    stage_init(&t);
+    t.about.n_kv_blocks = 16;
+    stage_start(&t, 1);
+    stage_add_executor(&t, NULL);
+    for (uint32_t i = 0; i < 3; i++) {
+        stage_request *q = stage_add(&t, 0, 1);
+        q->body.prompt   = i == 1 ? between : prompt;
+        q->body.n_prompt = i == 1 ? COUNT(between) : COUNT(prompt);
+        stage_send(&t, q, 0);
+        stage_run(&t, 10);
+    }
+    assert_int_equal(7 * KV_BLOCK_TOKENS, t.requests[2].n_cached);
+    stage_end(&t);
+}
+
+/* ---- the size of a plan ---- */
+
+/* Sixteen prompts of 600 KB each, of which a step takes 16 tokens each: an executor takes plans of 8 MiB. */
+static void a_plan_opens_no_more_than_an_executor_takes(void **state)
+{
+    (void)state;
+    enum { N_PROMPT = 150000, OPENED_MAX = 6 << 20 };
+    static uint32_t prompt[N_PROMPT];
+    stage           t;
+    stage_init(&t);
+    t.options.max_queued_tokens = 1 << 24;
+    t.options.max_prefill_chunk = 16;
+    t.about.max_model_len       = 1 << 20;
+    t.about.n_kv_blocks         = 1 << 18;
+    stage_start(&t, 1);
+    for (uint32_t i = 0; i < STAGE_SLOTS; i++) {
+        stage_request *q = stage_add(&t, 0, 10);
+        q->body.prompt   = prompt;
+        q->body.n_prompt = N_PROMPT;
+        stage_send(&t, q, 0);
+    }
+    stage_executor *x = stage_add_executor(&t, NULL);
+    while (n_opened(x) < STAGE_SLOTS)
+        stage_wait_ms(&t, 1);
+    for (uint32_t i = 0; i < x->n_plans; i++)
+        assert_in_range(x->tokens_opened[i] * sizeof(uint32_t), 0, OPENED_MAX);
+    stage_end(&t);
+}
+
 int main(void)
 {
     log_set_level(LOG_OFF);
@@ -233,6 +290,8 @@ int main(void)
         cmocka_unit_test(a_full_executor_is_not_waited_for_however_warm),
         cmocka_unit_test(an_executor_that_is_not_ready_is_not_waited_for),
         cmocka_unit_test(a_request_that_waits_for_a_warm_executor_lets_others_pass),
+        cmocka_unit_test(a_prompt_is_forgotten_from_its_end),
+        cmocka_unit_test(a_plan_opens_no_more_than_an_executor_takes),
     };
     return cmocka_run_group_tests_name("scheduler/batch", tests, NULL, NULL);
 }
