@@ -81,7 +81,8 @@ static bool may_start(const scheduler *s, const sequence *q)
 bool request_fits(const request *r, const executor_link *x)
 {
     uint64_t positions = (uint64_t)r->n_prompt + r->max_tokens, width = beam_width(r);
-    return positions <= x->about.max_model_len && positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
+    return r->n_vocab <= x->about.n_vocab && positions <= x->about.max_model_len &&
+           positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
            width * (positions / KV_BLOCK_TOKENS + 2) <= x->about.n_kv_blocks && 2 * width <= x->about.n_slots;
 }
 
@@ -241,6 +242,17 @@ static void keep_resume(request *r, const gen_request *body)
     r->n_resume = body->n_resume;
 }
 
+static uint32_t vocabulary_of(const gen_request *body)
+{
+    uint32_t highest = 0;
+    for (uint32_t i = 0; i < body->n_prompt; i++)
+        highest = body->prompt[i] > highest ? body->prompt[i] : highest;
+    for (uint32_t i = 0; i < body->n_resume; i++)
+        for (uint32_t k = 0; k < body->resume[i].n_tokens; k++)
+            highest = body->resume[i].tokens[k] > highest ? body->resume[i].tokens[k] : highest;
+    return highest < UINT32_MAX ? highest + 1 : UINT32_MAX;
+}
+
 static request *new_request(scheduler *s, const message *m, error *err)
 {
     const gen_request *body        = m->body;
@@ -262,6 +274,7 @@ static request *new_request(scheduler *s, const message *m, error *err)
     r->n_prompt        = body->n_prompt;
     r->max_tokens      = body->max_tokens;
     r->n_draft_tokens  = body->draft_tokens;
+    r->n_vocab         = vocabulary_of(body);
     r->prompt_logprobs = body->prompt_logprobs;
     r->arrived_ns      = actor_now_ns(s->actor);
     r->turn_s          = (double)r->arrived_ns / 1e9 + body->priority * s->options->priority_aging_s;
@@ -408,9 +421,14 @@ void request_refuse_unfit(scheduler *s)
             fits = request_fits(r, x);
         if (fits)
             continue;
-        error err;
-        error_set(&err, ERR_INVALID, "%u prompt tokens and %u to generate do not fit into the executor that came",
-                  r->n_prompt, r->max_tokens);
+        error    err;
+        uint32_t n_vocab = s->executors->about.n_vocab;
+        if (r->n_vocab > n_vocab)
+            error_set(&err, ERR_INVALID, "token %u is outside of the vocabulary of %u that came", r->n_vocab - 1,
+                      n_vocab);
+        else
+            error_set(&err, ERR_INVALID, "%u prompt tokens and %u to generate do not fit into the executor that came",
+                      r->n_prompt, r->max_tokens);
         request_refuse(s, &r->envelope, r->reply_to, &err, SPAN("prompt"));
         request_end_all(s, r, FINISH_REASON_CANCELLED, NULL);
     }

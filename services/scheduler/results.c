@@ -28,6 +28,7 @@ static void append_tokens(scheduler *s, sequence *q, const step_output *output)
     while (n < output->n_tokens && finish == FINISH_REASON_NONE) {
         uint32_t token           = output->tokens[n++];
         q->tokens[q->n_tokens++] = token;
+        q->request->n_vocab      = token >= q->request->n_vocab ? token + 1 : q->request->n_vocab;
         if (is_stop_token(q->request, token) && q->n_tokens - q->n_prompt > q->request->sampling.min_tokens)
             finish = FINISH_REASON_STOP;
         else if (q->n_tokens == q->n_tokens_max)

@@ -74,6 +74,7 @@ struct request {
     uint32_t           *stop_tokens;
     uint32_t            n_stop_tokens, n_prompt, max_tokens, n_draft_tokens;
     bool                prompt_logprobs, opened;
+    uint32_t            n_vocab; /* one more than the highest token of all choices: an executor must know as many */
     const resume_point *resume;
     uint32_t            n_resume;
     int64_t             arrived_ns;
