@@ -153,7 +153,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why)
         if (q->request->beam)
             request_end_all(s, q->request, FINISH_REASON_CANCELLED,
                             NULL); /* nothing was said yet: its owner asks again */
-        else if (++q->n_failures >= SEQUENCE_FAILURES_MAX)
+        else if (sequence_failed(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR,
                             "the request was running when three executors were lost");
         else

@@ -165,7 +165,7 @@ static void step_failed(scheduler *s, planned_step *p, span why)
             request_settle(s, q->request);
         else if (q->generation != e->generation)
             continue;
-        else if (q->request->beam || ++q->n_failures >= SEQUENCE_FAILURES_MAX)
+        else if (q->request->beam || sequence_failed(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR, "the executor failed on this request");
         else
             sequence_preempt(s, q);
@@ -184,8 +184,8 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
     x->plans[0]    = x->plans[1];
     x->plans[1]    = p; /* keeps its memory for the next plan; read until then */
     x->n_plans--;
-    if (result->error.size > 0) {
     x->oldest_since_ns = actor_now_ns(s->actor);
+    if (result->error.size > 0) {
         step_failed(s, &p, result->error);
         return;
     }

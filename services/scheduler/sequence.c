@@ -87,6 +87,16 @@ void sequence_preempt(scheduler *s, sequence *q)
     queue_add(s, q);
 }
 
+/* Failures that come back within a few tokens are counted: one that is at fault would go on to fail everybody. Those
+ * far apart are not. */
+bool sequence_failed(sequence *q)
+{
+    if (q->n_tokens >= q->n_tokens_failed + FAILURE_TOKENS)
+        q->n_failures = 0;
+    q->n_tokens_failed = q->n_tokens;
+    return ++q->n_failures >= SEQUENCE_FAILURES_MAX;
+}
+
 /* Walks the prefix that is cached on `x`: calls `share` for its blocks when set. At least one token stays to be
  * computed. */
 static uint32_t walk_cached_prefix(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks,

@@ -8,7 +8,7 @@
 #include "scheduler/scheduler.h"
 #include "store/store.h"
 
-enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096 };
+enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, FAILURE_TOKENS = 32, REQUEST_TABLE_SIZE = 4096 };
 
 typedef struct scheduler     scheduler;
 typedef struct request       request;
@@ -48,7 +48,8 @@ typedef struct sequence {
     uint32_t         n_blocks, n_blocks_sent, n_blocks_hashed;
     uint32_t    copy_from; /* block to copy into the last one before the next pass, or KV_NO_BLOCK (a beam's fork) */
     kv_hash     last_hash; /* of the first n_blocks_hashed blocks */
-    uint32_t    n_cached, n_drafted, n_accepted, n_failures;
+    uint32_t    n_cached, n_drafted, n_accepted;
+    uint32_t    n_failures, n_tokens_failed; /* executors lost or steps failed with it, and how long it was then */
     uint64_t    seed;
     bool        opened;          /* the executor knows the slot */
     bool        append_last;     /* a beam's newest token, which the executor does not know yet */
@@ -73,8 +74,8 @@ struct request {
     output_params       output;
     uint32_t           *stop_tokens;
     uint32_t            n_stop_tokens, n_prompt, max_tokens, n_draft_tokens;
-    bool                prompt_logprobs, opened;
     uint32_t            n_vocab; /* one more than the highest token of all choices: an executor must know as many */
+    bool                prompt_logprobs, opened;
     const resume_point *resume;
     uint32_t            n_resume;
     int64_t             arrived_ns;
@@ -161,6 +162,7 @@ void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, co
 void     sequence_end(scheduler *s, sequence *q);
 void     sequence_release(scheduler *s, sequence *q); /* gives slot and blocks back; forgets what was computed */
 void     sequence_preempt(scheduler *s, sequence *q);
+bool     sequence_failed(sequence *q); /* through no word of its own; true: too often, it may be at fault */
 void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
 void     sequence_publish_blocks(scheduler *s, sequence *q);
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
@@ -168,13 +170,13 @@ uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_
 /* executors.c */
 void           executors_add(scheduler *s, peer *p, const executor_ready *about);
 void           executors_lost(scheduler *s, executor_link *x, const char *why);
+void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
+void           executors_check_timeouts(scheduler *s);
+void           executors_late_result(scheduler *s, peer *p); /* of one that is not used */
 executor_link *executors_find(scheduler *s, const peer *p);
 
 /* batch.c */
 bool batch_plan(scheduler *s, executor_link *x); /* sends one plan; false when there is nothing to do */
-void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
-void           executors_check_timeouts(scheduler *s);
-void           executors_late_result(scheduler *s, peer *p); /* of one that is not used */
 
 /* results.c */
 void results_apply(scheduler *s, executor_link *x, const step_result *result);
