@@ -274,7 +274,7 @@ static void on_turn(void *self)
     update_gauges(s);
     set_tick(s);
     actor_set_ready(s->actor, s->executors && !actor_is_draining(s->actor));
-    if (actor_is_draining(s->actor) && s->n_requests == 0)
+    if (actor_is_draining(s->actor) && s->n_requests == 0 && metadata_leave(s))
         actor_finish(s->actor);
 }
 

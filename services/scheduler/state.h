@@ -194,12 +194,14 @@ void    speculate_forget(scheduler *s, const request *r);
 bool    speculate_is_on(const scheduler *s, const sequence *q);
 
 /* metadata.c: leases and session hints in the store */
-bool metadata_new(scheduler *s, error *err) MUST_CHECK;
-void metadata_start(scheduler *s);
-void metadata_turn(scheduler *s);
-void metadata_free(scheduler *s);
-void metadata_find_session(scheduler *s, request *r);
-void metadata_keep_session(scheduler *s, const sequence *q);
+bool   metadata_new(scheduler *s, error *err) MUST_CHECK;
+void   metadata_start(scheduler *s);
+void   metadata_turn(scheduler *s);
+bool   metadata_leave(scheduler *s); /* gives the lease back; false until the store has answered, milliseconds */
+void   metadata_free(scheduler *s);
+store *metadata_store(const scheduler *s); /* for tests to look into */
+void   metadata_find_session(scheduler *s, request *r);
+void   metadata_keep_session(scheduler *s, const sequence *q);
 
 /* beam.c */
 bool     beam_new(scheduler *s, request *r, error *err) MUST_CHECK;
