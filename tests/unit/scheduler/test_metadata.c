@@ -41,6 +41,21 @@ static void a_scheduler_that_leaves_gives_its_lease_back(void **state)
     stage_end(&t);
 }
 
+static void a_scheduler_whose_store_is_gone_leaves_too(void **state)
+{
+    (void)state;
+    stage t;
+    stage_init(&t);
+    t.options.store_url = "unix:/nonexistent/socket";
+    stage_start(&t, 1);
+    stage_wait_ms(&t, 1500);
+    assert_non_null(actor_find_peer(t.gateway, span_of(actor_name(t.scheduler))));
+    actor_drain(t.scheduler);
+    stage_wait_ms(&t, 200);
+    assert_null(actor_find_peer(t.gateway, span_of(actor_name(t.scheduler))));
+    stage_end(&t);
+}
+
 /* ---- sessions ---- */
 
 /* The second turn of a session when another executor joined after the first, and no cache knows the prompt. */
@@ -78,6 +93,7 @@ int main(void)
     log_set_level(LOG_OFF);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_scheduler_that_leaves_gives_its_lease_back),
+        cmocka_unit_test(a_scheduler_whose_store_is_gone_leaves_too),
         cmocka_unit_test(a_session_goes_on_where_it_was),
     };
     return cmocka_run_group_tests_name("scheduler/metadata", tests, NULL, NULL);
