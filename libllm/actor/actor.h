@@ -146,6 +146,10 @@ void                actor_set_ready(actor *a, bool ready);     /* said in heartb
  * BUS_MESSAGE_BYTES_MAX. Messages to one peer arrive in order. */
 bool actor_send(actor *a, peer *to, uint16_t type, const void *body, const envelope *regarding, error *err) MUST_CHECK;
 
+/* Says bye to a peer that cannot be worked with, though it seems well. on_peer_down follows; whoever calls whom, they
+ * begin a new session at once. */
+void actor_end_session(actor *a, peer *p, const char *why);
+
 /* Gives `n` credits back to a peer: its work is done. What a turn gives is sent in one message at its end. */
 void actor_grant(actor *a, peer *to, uint32_t n);
 

@@ -272,6 +272,11 @@ void actor_part(actor *a, peer_entry *entry, const char *reason)
     actor_mark_gone(a, entry, reason);
 }
 
+void actor_end_session(actor *a, peer *p, const char *why)
+{
+    actor_part(a, entry_of(p), why);
+}
+
 void actor_report_gone(actor *a)
 {
     while (a->gone) {

@@ -32,7 +32,8 @@ bool kv_pool_take(kv_pool *pool, uint32_t n, uint32_t *blocks) MUST_CHECK;
 /* One more reference to a block that has one, or that kv_pool_find returned. */
 void kv_pool_share(kv_pool *pool, uint32_t block);
 
-/* One reference less; the last one frees the block, or leaves it to the cache when it is published. */
+/* One reference less; the last one frees the block, or leaves it to the cache when it is published. What is released
+ * first is forgotten first: a prefix is given back from its end. */
 void kv_pool_release(kv_pool *pool, uint32_t block);
 
 /* Makes a full block findable. Does nothing when another block holds the same hash already. The caller holds a

@@ -97,6 +97,40 @@ void executors_add(scheduler *s, peer *p, const executor_ready *about)
     request_refuse_unfit(s); /* taken when nobody could say how much fits */
 }
 
+/* A peer's mark: it was given up while it computed, and answers perhaps. */
+static char given_up;
+
+/* It sends heartbeats, so nobody else notices: a thread that computes may hang for ever. It is not used until it
+ * answers at last. */
+void executors_check_timeouts(scheduler *s)
+{
+    int64_t limit_ns = (int64_t)s->options->step_timeout_ms * NS_PER_MS;
+    for (executor_link *x = s->executors, *next; x; x = next) {
+        next = x->next;
+        if (limit_ns == 0 || x->n_plans == 0 || actor_now_ns(s->actor) - x->oldest_since_ns < limit_ns)
+            continue;
+        log_error("an executor hangs", "node=%s step=%llu timeout_ms=%llu", x->peer->name,
+                  (unsigned long long)x->plans[0].step, (unsigned long long)s->options->step_timeout_ms);
+        x->peer->user = &given_up;
+        executors_lost(s, x, "no result within --step-timeout-ms");
+    }
+}
+
+void executors_late_result(scheduler *s, peer *p)
+{
+    if (p->user != &given_up)
+        return;
+    p->user = NULL;
+    actor_end_session(s->actor, p, "it answered after it was given up");
+}
+
+void executors_start_over(scheduler *s, executor_link *x, const char *why)
+{
+    peer *p = x->peer;
+    executors_lost(s, x, why);
+    actor_end_session(s->actor, p, why);
+}
+
 /* Everything that ran there goes back to the queue with the tokens it has: another executor continues at the next
  * position. */
 void executors_lost(scheduler *s, executor_link *x, const char *why)
@@ -119,7 +153,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why)
         if (q->request->beam)
             request_end_all(s, q->request, FINISH_REASON_CANCELLED,
                             NULL); /* nothing was said yet: its owner asks again */
-        else if (++q->n_failures >= SEQUENCE_FAILURES_MAX)
+        else if (sequence_failed(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR,
                             "the request was running when three executors were lost");
         else

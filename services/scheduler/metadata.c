@@ -1,8 +1,9 @@
 /* What the scheduler shares through the store: leases of its own and of its executors, and which executor is warm for a
  * session.
  *
- * All of it is hints and leases. Nothing here is waited for: a session's hint that comes late is not used, and without
- * a store the only loss is that a follow-up may be computed again on a cold executor. */
+ * All of it is hints and leases, and nothing here is waited for. A session's hint says little that the index of cached
+ * prefixes does not know better: it decides where no executor has any of the prompt. In memory it is there before the
+ * request is planned; Redis answers an idle scheduler mostly too late, and then it is not used. */
 #include "scheduler/state.h"
 
 #include "base/log.h"
@@ -105,6 +106,21 @@ static void on_renew(void *self, actor_timer *timer)
     actor_timer_set(s->actor, timer, RENEW_MS * NS_PER_MS, on_renew);
 }
 
+/* A lease that is left to run out names a scheduler that is not there any more to whoever lists them. */
+bool metadata_leave(scheduler *s)
+{
+    metadata *m = s->metadata;
+    error     err;
+    actor_timer_cancel(s->actor, &m->renew);
+    if (m->registered) {
+        m->registered = false;
+        if (!store_release(m->store, span_of(actor_name(s->actor)), SPAN("scheduler"), m->epoch, NULL, NULL, &err))
+            note_failure("release", &err);
+        metadata_turn(s);
+    }
+    return store_n_pending(m->store) == 0;
+}
+
 /* ---- sessions ---- */
 
 static void on_session(void *arg, const store_reply *reply)
@@ -176,6 +192,11 @@ void metadata_start(scheduler *s)
     if (store_fd(s->metadata->store) >= 0)
         actor_watch(s->actor, store_fd(s->metadata->store), POLLIN, on_store_ready, s);
     on_renew(s, &s->metadata->renew);
+}
+
+store *metadata_store(const scheduler *s)
+{
+    return s->metadata->store;
 }
 
 void metadata_free(scheduler *s)

@@ -6,9 +6,11 @@
  *   static      only into an empty batch: when batch_size wait, or the first has waited batch_wait_ms */
 #include "scheduler/state.h"
 
-static int64_t longest_wait_ns(const scheduler *s)
+int64_t policy_due_ns(const scheduler *s)
 {
-    return s->waiting_first ? actor_now_ns(s->actor) - s->waiting_first->request->arrived_ns : 0;
+    if (s->options->policy == POLICY_CONTINUOUS || !s->waiting_first)
+        return INT64_MAX;
+    return s->waiting_first->request->arrived_ns + (int64_t)s->options->batch_wait_ms * NS_PER_MS;
 }
 
 /* Nothing runs, or what runs was started in the plan that is being filled. */
@@ -19,7 +21,7 @@ static bool batch_is_open(const executor_link *x)
 
 bool policy_may_admit(const scheduler *s, const executor_link *x)
 {
-    bool waited_enough = longest_wait_ns(s) >= (int64_t)s->options->batch_wait_ms * NS_PER_MS;
+    bool waited_enough = actor_now_ns(s->actor) >= policy_due_ns(s);
     switch ((scheduler_policy)s->options->policy) {
     case POLICY_CONTINUOUS:
         return true;

@@ -67,13 +67,6 @@ void queue_remove(scheduler *s, sequence *q)
     s->n_waiting_tokens -= q->n_tokens;
 }
 
-/* Lower runs first. Waiting makes everything urgent in the end, so nothing starves. */
-double request_effective_priority(const scheduler *s, const request *r)
-{
-    double waited_s = (double)(actor_now_ns(s->actor) - r->arrived_ns) / 1e9;
-    return r->priority - waited_s / s->options->priority_aging_s;
-}
-
 /* Further choices wait until the first one has computed the prompt, and then find it in the prefix cache. A preempted
  * sequence waits until no plan in flight mentions it. */
 static bool may_start(const scheduler *s, const sequence *q)
@@ -88,21 +81,18 @@ static bool may_start(const scheduler *s, const sequence *q)
 bool request_fits(const request *r, const executor_link *x)
 {
     uint64_t positions = (uint64_t)r->n_prompt + r->max_tokens, width = beam_width(r);
-    return positions <= x->about.max_model_len && positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
+    return r->n_vocab <= x->about.n_vocab && positions <= x->about.max_model_len &&
+           positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
            width * (positions / KV_BLOCK_TOKENS + 2) <= x->about.n_kv_blocks && 2 * width <= x->about.n_slots;
 }
 
 sequence *queue_best(const scheduler *s, const executor_link *x)
 {
-    sequence *best          = NULL;
-    double    best_priority = 0;
-    for (sequence *q = s->waiting_first; q; q = q->next) {
-        double priority = request_effective_priority(s, q->request);
-        if (may_start(s, q) && request_fits(q->request, x) && (!best || priority < best_priority)) {
-            best          = q;
-            best_priority = priority;
-        }
-    }
+    sequence *best = NULL;
+    for (sequence *q = s->waiting_first; q; q = q->next)
+        if ((!best || q->request->turn_s < best->request->turn_s) && q->passed_in_plan != s->n_plans &&
+            may_start(s, q) && request_fits(q->request, x))
+            best = q;
     return best;
 }
 
@@ -252,6 +242,17 @@ static void keep_resume(request *r, const gen_request *body)
     r->n_resume = body->n_resume;
 }
 
+static uint32_t vocabulary_of(const gen_request *body)
+{
+    uint32_t highest = 0;
+    for (uint32_t i = 0; i < body->n_prompt; i++)
+        highest = body->prompt[i] > highest ? body->prompt[i] : highest;
+    for (uint32_t i = 0; i < body->n_resume; i++)
+        for (uint32_t k = 0; k < body->resume[i].n_tokens; k++)
+            highest = body->resume[i].tokens[k] > highest ? body->resume[i].tokens[k] : highest;
+    return highest < UINT32_MAX ? highest + 1 : UINT32_MAX;
+}
+
 static request *new_request(scheduler *s, const message *m, error *err)
 {
     const gen_request *body        = m->body;
@@ -273,9 +274,10 @@ static request *new_request(scheduler *s, const message *m, error *err)
     r->n_prompt        = body->n_prompt;
     r->max_tokens      = body->max_tokens;
     r->n_draft_tokens  = body->draft_tokens;
-    r->priority        = body->priority;
+    r->n_vocab         = vocabulary_of(body);
     r->prompt_logprobs = body->prompt_logprobs;
     r->arrived_ns      = actor_now_ns(s->actor);
+    r->turn_s          = (double)r->arrived_ns / 1e9 + body->priority * s->options->priority_aging_s;
     r->n_sequences     = n_sequences;
     r->n_choices       = body->n;
     r->sequences       = arena_take_array(memory, n_sequences, sizeof *r->sequences);
@@ -419,9 +421,14 @@ void request_refuse_unfit(scheduler *s)
             fits = request_fits(r, x);
         if (fits)
             continue;
-        error err;
-        error_set(&err, ERR_INVALID, "%u prompt tokens and %u to generate do not fit into the executor that came",
-                  r->n_prompt, r->max_tokens);
+        error    err;
+        uint32_t n_vocab = s->executors->about.n_vocab;
+        if (r->n_vocab > n_vocab)
+            error_set(&err, ERR_INVALID, "token %u is outside of the vocabulary of %u that came", r->n_vocab - 1,
+                      n_vocab);
+        else
+            error_set(&err, ERR_INVALID, "%u prompt tokens and %u to generate do not fit into the executor that came",
+                      r->n_prompt, r->max_tokens);
         request_refuse(s, &r->envelope, r->reply_to, &err, SPAN("prompt"));
         request_end_all(s, r, FINISH_REASON_CANCELLED, NULL);
     }

@@ -28,12 +28,13 @@ static void append_tokens(scheduler *s, sequence *q, const step_output *output)
     while (n < output->n_tokens && finish == FINISH_REASON_NONE) {
         uint32_t token           = output->tokens[n++];
         q->tokens[q->n_tokens++] = token;
+        q->request->n_vocab      = token >= q->request->n_vocab ? token + 1 : q->request->n_vocab;
         if (is_stop_token(q->request, token) && q->n_tokens - q->n_prompt > q->request->sampling.min_tokens)
             finish = FINISH_REASON_STOP;
         else if (q->n_tokens == q->n_tokens_max)
             finish = FINISH_REASON_LENGTH;
     }
-    s->n_tokens_since_tick += n;
+    s->n_tokens_since_measured += n;
     metric_add(s->metrics.generated, n);
     uint32_t n_logprobs = q->request->sampling.logprobs || q->request->sampling.n_top_logprobs ? output->n_logprobs : 0;
     sequence_emit(s, q, first, n, output->logprobs, n_logprobs < n ? n_logprobs : n, finish, NULL);
@@ -164,7 +165,7 @@ static void step_failed(scheduler *s, planned_step *p, span why)
             request_settle(s, q->request);
         else if (q->generation != e->generation)
             continue;
-        else if (q->request->beam || ++q->n_failures >= SEQUENCE_FAILURES_MAX)
+        else if (q->request->beam || sequence_failed(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR, "the executor failed on this request");
         else
             sequence_preempt(s, q);
@@ -183,6 +184,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
     x->plans[0]    = x->plans[1];
     x->plans[1]    = p; /* keeps its memory for the next plan; read until then */
     x->n_plans--;
+    x->oldest_since_ns = actor_now_ns(s->actor);
     if (result->error.size > 0) {
         step_failed(s, &p, result->error);
         return;

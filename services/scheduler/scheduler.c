@@ -7,8 +7,6 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { TICK_MS = 20 };
-
 const option_row scheduler_option_rows[] = {
     OPTION_CHOICE(scheduler_options, policy, "--scheduling-policy", "continuous|dynamic|static", POLICY_CONTINUOUS,
                   "When waiting requests join the batch: at every step, or only into an empty batch (to compare)."),
@@ -26,8 +24,13 @@ const option_row scheduler_option_rows[] = {
                 "Policies dynamic and static: how long the first request waits for others."),
     OPTION_UINT(scheduler_options, batch_size, "--batch-size", "N", 8, 1, 4096,
                 "Policy static: start when so many wait."),
-    OPTION_DOUBLE(scheduler_options, priority_aging_s, "--priority-aging-seconds", "S", 10, 0.001, 1e6,
-                  "A waiting request gains one level of priority every S seconds."),
+    OPTION_DOUBLE(
+        scheduler_options, priority_aging_s, "--priority-aging-seconds", "S", 10, 0.001, 1e6,
+        "A level of priority is worth S seconds: a request goes before those of the next level that came up to "
+        "S seconds earlier, and before those of its own that came later."),
+    OPTION_UINT(scheduler_options, step_timeout_ms, "--step-timeout-ms", "N", 120000, 0, 86400000,
+                "An executor that gives no result for so long is given up, and its requests go on elsewhere; more than "
+                "the longest step takes. 0: never."),
     OPTION_UINT(scheduler_options, draft_wait_ms, "--draft-wait-ms", "N", 10, 0, 1000,
                 "Speculative decoding: a step goes on without drafts that are later than this."),
     OPTION_BOOL(scheduler_options, prefix_caching, "--enable-prefix-caching", true,
@@ -87,7 +90,7 @@ static void *create(actor *a, const void *options, error *err)
         return NULL;
     }
     register_metrics(s);
-    s->last_tick_ns = actor_now_ns(a);
+    s->measured_ns = actor_now_ns(a);
     return s;
 }
 
@@ -147,6 +150,8 @@ static void on_step_result(void *self, const message *m)
     executor_link *x = executors_find(self, m->from);
     if (x)
         results_apply(self, x, m->body);
+    else
+        executors_late_result(self, m->from);
 }
 
 static void on_draft_reply(void *self, const message *m)
@@ -176,29 +181,69 @@ static void on_peer_down(void *self, peer *p)
     }
 }
 
-/* Ends what is late, and measures the speed that Retry-After is told from. */
-static void on_tick(void *self, actor_timer *timer)
+/* ---- time ---- */
+
+static void end_late_requests(scheduler *s)
 {
-    scheduler *s   = self;
-    int64_t    now = clock_unix_ms(actor_clock(s->actor));
+    int64_t now_ms = clock_unix_ms(actor_clock(s->actor));
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
-        if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0 && now > r->envelope.deadline_unix_ms)
+        if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0 && now_ms > r->envelope.deadline_unix_ms)
             request_end_all(s, r, FINISH_REASON_TIMEOUT, "the deadline passed");
     }
-    double elapsed_s = (double)(actor_now_ns(s->actor) - s->last_tick_ns) / 1e9;
-    if (elapsed_s >= 1) {
-        s->tokens_per_s        = 0.5 * s->tokens_per_s + 0.5 * (double)s->n_tokens_since_tick / elapsed_s;
-        s->n_tokens_since_tick = 0;
-        s->last_tick_ns        = actor_now_ns(s->actor);
+}
+
+/* Retry-After is told from it. */
+static void measure_speed(scheduler *s)
+{
+    int64_t elapsed_ns = actor_now_ns(s->actor) - s->measured_ns;
+    if (elapsed_ns < NS_PER_S)
+        return;
+    s->tokens_per_s = 0.5 * s->tokens_per_s + 0.5 * (double)s->n_tokens_since_measured / ((double)elapsed_ns / 1e9);
+    s->n_tokens_since_measured = 0;
+    s->measured_ns             = actor_now_ns(s->actor);
+}
+
+static void on_tick(void *self, actor_timer *timer)
+{
+    (void)timer; /* the turn that follows sets it again */
+    end_late_requests(self);
+    executors_check_timeouts(self);
+    measure_speed(self);
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* When a deadline passes, an executor hangs, drafts are late, a batch has waited enough, or the speed is measured next.
+ * What is past already waits for something else than time. */
+static int64_t next_due_ns(const scheduler *s)
+{
+    int64_t now_ns = actor_now_ns(s->actor), now_ms = clock_unix_ms(actor_clock(s->actor));
+    int64_t due_ns = s->measured_ns + NS_PER_S, batch_ns = policy_due_ns(s);
+    for (const request *r = s->requests; r; r = r->next)
+        if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0)
+            due_ns = earlier(due_ns, now_ns + (r->envelope.deadline_unix_ms + 1 - now_ms) * NS_PER_MS);
+    for (const executor_link *x = s->executors; x; x = x->next) {
+        if (x->n_plans > 0 && s->options->step_timeout_ms > 0)
+            due_ns = earlier(due_ns, x->oldest_since_ns + (int64_t)s->options->step_timeout_ms * NS_PER_MS);
+        due_ns = earlier(due_ns, speculate_due_ns(s, x));
     }
-    actor_timer_set(s->actor, timer, (s->n_requests > 0 ? TICK_MS : 10 * TICK_MS) * NS_PER_MS, on_tick);
+    return batch_ns > now_ns ? earlier(due_ns, batch_ns) : due_ns;
+}
+
+static void set_tick(scheduler *s)
+{
+    int64_t delay_ns = next_due_ns(s) - actor_now_ns(s->actor);
+    actor_timer_set(s->actor, &s->tick, delay_ns > 0 ? delay_ns : 0, on_tick);
 }
 
 static void on_start(void *self)
 {
     scheduler *s = self;
-    actor_timer_set(s->actor, &s->tick, TICK_MS * NS_PER_MS, on_tick);
+    set_tick(s);
     metadata_start(s);
 }
 
@@ -227,8 +272,9 @@ static void on_turn(void *self)
             ;
     }
     update_gauges(s);
+    set_tick(s);
     actor_set_ready(s->actor, s->executors && !actor_is_draining(s->actor));
-    if (actor_is_draining(s->actor) && s->n_requests == 0)
+    if (actor_is_draining(s->actor) && s->n_requests == 0 && metadata_leave(s))
         actor_finish(s->actor);
 }
 

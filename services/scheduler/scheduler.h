@@ -20,7 +20,8 @@ typedef struct {
     uint64_t    max_queued_tokens;      /* prompt tokens that wait, at most */
     uint64_t    batch_wait_ms;          /* dynamic and static policy: how long the first request waits for others */
     uint64_t    batch_size;             /* static policy: start when so many wait */
-    double      priority_aging_s;       /* a waiting request gains one level of priority every so many seconds */
+    uint64_t    step_timeout_ms;        /* an executor without a result for so long is given up; 0: never */
+    double      priority_aging_s;       /* what a level of priority is worth, in waiting */
     uint64_t    draft_wait_ms;          /* a step goes on without drafts that are later than this */
     bool        prefix_caching;
     const char *store_url;           /* "memory:" or "redis://host:port/db": see store/store.h */

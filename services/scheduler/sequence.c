@@ -44,7 +44,7 @@ void sequence_release(scheduler *s, sequence *q)
     (void)s;
     executor_link *x = q->executor;
     assert(q->state == SEQUENCE_RUNNING && x);
-    for (uint32_t i = 0; i < q->n_blocks; i++)
+    for (uint32_t i = q->n_blocks; i-- > 0;) /* the end first: that is forgotten first, and is worth nothing alone */
         kv_pool_release(x->pool, q->blocks[i]);
     if (q->copy_from != KV_NO_BLOCK)
         kv_pool_release(x->pool, q->copy_from);
@@ -85,6 +85,16 @@ void sequence_preempt(scheduler *s, sequence *q)
     sequence_release(s, q);
     q->state = SEQUENCE_WAITING;
     queue_add(s, q);
+}
+
+/* Failures that come back within a few tokens are counted: one that is at fault would go on to fail everybody. Those
+ * far apart are not. */
+bool sequence_failed(sequence *q)
+{
+    if (q->n_tokens >= q->n_tokens_failed + FAILURE_TOKENS)
+        q->n_failures = 0;
+    q->n_tokens_failed = q->n_tokens;
+    return ++q->n_failures >= SEQUENCE_FAILURES_MAX;
 }
 
 /* Walks the prefix that is cached on `x`: calls `share` for its blocks when set. At least one token stays to be

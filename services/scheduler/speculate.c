@@ -42,15 +42,28 @@ static void ask(scheduler *s, sequence *q)
     q->draft_asked_ns  = actor_now_ns(s->actor);
 }
 
+static int64_t late_ns(const scheduler *s, const sequence *q)
+{
+    return q->draft_asked_ns + (int64_t)s->options->draft_wait_ms * NS_PER_MS;
+}
+
+int64_t speculate_due_ns(const scheduler *s, const executor_link *x)
+{
+    int64_t due_ns = INT64_MAX;
+    for (const sequence *q = x->running_first; q; q = q->next)
+        if (q->draft == DRAFT_WAITING && late_ns(s, q) < due_ns)
+            due_ns = late_ns(s, q);
+    return due_ns;
+}
+
 void speculate_turn(scheduler *s)
 {
-    int64_t now = actor_now_ns(s->actor);
+    int64_t now_ns = actor_now_ns(s->actor);
     for (executor_link *x = s->executors; x; x = x->next) {
         for (sequence *q = x->running_first; q; q = q->next) {
             if (q->draft == DRAFT_WANTED)
                 ask(s, q);
-            else if (q->draft == DRAFT_WAITING &&
-                     now - q->draft_asked_ns > (int64_t)s->options->draft_wait_ms * NS_PER_MS)
+            else if (q->draft == DRAFT_WAITING && now_ns >= late_ns(s, q))
                 q->draft = DRAFT_OFF;
         }
     }

@@ -8,7 +8,7 @@
 #include "scheduler/scheduler.h"
 #include "store/store.h"
 
-enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096 };
+enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, FAILURE_TOKENS = 32, REQUEST_TABLE_SIZE = 4096 };
 
 typedef struct scheduler     scheduler;
 typedef struct request       request;
@@ -48,11 +48,13 @@ typedef struct sequence {
     uint32_t         n_blocks, n_blocks_sent, n_blocks_hashed;
     uint32_t    copy_from; /* block to copy into the last one before the next pass, or KV_NO_BLOCK (a beam's fork) */
     kv_hash     last_hash; /* of the first n_blocks_hashed blocks */
-    uint32_t    n_cached, n_drafted, n_accepted, n_failures;
+    uint32_t    n_cached, n_drafted, n_accepted;
+    uint32_t    n_failures, n_tokens_failed; /* executors lost or steps failed with it, and how long it was then */
     uint64_t    seed;
     bool        opened;          /* the executor knows the slot */
     bool        append_last;     /* a beam's newest token, which the executor does not know yet */
     uint64_t    planned_in_step; /* newest step of its executor that has rows of it */
+    uint64_t    passed_in_plan;  /* in the plan of this number it waits for another executor */
     draft_state draft;
     uint32_t    n_drafts, n_drafter_knows;
     uint32_t    drafts[16];
@@ -72,11 +74,12 @@ struct request {
     output_params       output;
     uint32_t           *stop_tokens;
     uint32_t            n_stop_tokens, n_prompt, max_tokens, n_draft_tokens;
-    int32_t             priority;
-    bool                prompt_logprobs, opened, counted_as_queued;
+    uint32_t            n_vocab; /* one more than the highest token of all choices: an executor must know as many */
+    bool                prompt_logprobs, opened;
     const resume_point *resume;
     uint32_t            n_resume;
-    int64_t             arrived_ns, first_token_ns;
+    int64_t             arrived_ns;
+    double              turn_s; /* arrival, later by priority_aging_s a level of priority. Lower comes first, always */
     uint32_t            n_sequences, n_live; /* choices; those that have not ended */
     uint32_t            n_choices;           /* that the client wants */
     sequence           *sequences;
@@ -107,8 +110,9 @@ struct executor_link {
     uint32_t      *free_slots, *pending_closes;
     uint32_t       n_free_slots, n_pending_closes;
     uint64_t       next_step;
-    uint64_t       batch_step; /* in which the first of those that run now was started */
-    uint32_t       n_plans;    /* in flight: plans[0] is the oldest */
+    uint64_t       batch_step;      /* in which the first of those that run now was started */
+    int64_t        oldest_since_ns; /* when plans[0] was sent, or the one before it was answered */
+    uint32_t       n_plans;         /* in flight: plans[0] is the oldest */
     planned_step   plans[PLANS_IN_FLIGHT_MAX];
     slot_open     *opens; /* of the plan being filled; room for n_slots each */
     step_entry    *entries;
@@ -127,11 +131,12 @@ struct scheduler {
     uint32_t                 n_waiting;
     uint64_t                 n_waiting_tokens;
     executor_link           *executors;
+    uint64_t                 n_plans; /* that were begun; numbers them */
     metadata                *metadata;
     actor_timer              tick;
     double                   tokens_per_s; /* recent, for Retry-After */
-    uint64_t                 n_tokens_since_tick;
-    int64_t                  last_tick_ns;
+    uint64_t                 n_tokens_since_measured;
+    int64_t                  measured_ns;
     struct {
         metric *running, *waiting, *blocks_used, *blocks_cached, *prompt_tokens, *cached_tokens, *generated, *drafted,
             *accepted, *preempted, *refused, *finished, *steps, *queue_wait, *step_time;
@@ -147,10 +152,9 @@ void      request_end_all(scheduler *s, request *r, finish_reason why, const cha
 void      request_settle(scheduler *s, request *r);               /* forgets it when nothing refers to it any more */
 bool      request_fits(const request *r, const executor_link *x); /* however long it gets */
 void      request_refuse_unfit(scheduler *s); /* those that wait for their start and fit into no executor */
-sequence *queue_best(const scheduler *s, const executor_link *x); /* highest effective priority that may start on x */
+sequence *queue_best(const scheduler *s, const executor_link *x); /* whose turn it is on x */
 void      queue_add(scheduler *s, sequence *q);
 void      queue_remove(scheduler *s, sequence *q);
-double    request_effective_priority(const scheduler *s, const request *r);
 
 /* sequence.c: what one sequence holds, says and becomes. */
 void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, const token_logprob *logprobs,
@@ -158,6 +162,7 @@ void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, co
 void     sequence_end(scheduler *s, sequence *q);
 void     sequence_release(scheduler *s, sequence *q); /* gives slot and blocks back; forgets what was computed */
 void     sequence_preempt(scheduler *s, sequence *q);
+bool     sequence_failed(sequence *q); /* through no word of its own; true: too often, it may be at fault */
 void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
 void     sequence_publish_blocks(scheduler *s, sequence *q);
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
@@ -165,6 +170,9 @@ uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_
 /* executors.c */
 void           executors_add(scheduler *s, peer *p, const executor_ready *about);
 void           executors_lost(scheduler *s, executor_link *x, const char *why);
+void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
+void           executors_check_timeouts(scheduler *s);
+void           executors_late_result(scheduler *s, peer *p); /* of one that is not used */
 executor_link *executors_find(scheduler *s, const peer *p);
 
 /* batch.c */
@@ -174,22 +182,26 @@ bool batch_plan(scheduler *s, executor_link *x); /* sends one plan; false when t
 void results_apply(scheduler *s, executor_link *x, const step_result *result);
 
 /* policy.c */
-bool policy_may_admit(const scheduler *s, const executor_link *x);
+bool    policy_may_admit(const scheduler *s, const executor_link *x);
+int64_t policy_due_ns(const scheduler *s); /* when the first that waits has waited enough; INT64_MAX: not by time */
 
 /* speculate.c */
-void speculate_turn(scheduler *s);
-void speculate_reply(scheduler *s, const envelope *e, const draft_reply *reply);
-void speculate_after_result(scheduler *s, sequence *q);
-void speculate_forget(scheduler *s, const request *r);
-bool speculate_is_on(const scheduler *s, const sequence *q);
+void    speculate_turn(scheduler *s); /* asks for drafts, and goes on without late ones */
+int64_t speculate_due_ns(const scheduler *s, const executor_link *x); /* when drafts are late; INT64_MAX: none asked */
+void    speculate_reply(scheduler *s, const envelope *e, const draft_reply *reply);
+void    speculate_after_result(scheduler *s, sequence *q);
+void    speculate_forget(scheduler *s, const request *r);
+bool    speculate_is_on(const scheduler *s, const sequence *q);
 
 /* metadata.c: leases and session hints in the store */
-bool metadata_new(scheduler *s, error *err) MUST_CHECK;
-void metadata_start(scheduler *s);
-void metadata_turn(scheduler *s);
-void metadata_free(scheduler *s);
-void metadata_find_session(scheduler *s, request *r);
-void metadata_keep_session(scheduler *s, const sequence *q);
+bool   metadata_new(scheduler *s, error *err) MUST_CHECK;
+void   metadata_start(scheduler *s);
+void   metadata_turn(scheduler *s);
+bool   metadata_leave(scheduler *s); /* gives the lease back; false until the store has answered, milliseconds */
+void   metadata_free(scheduler *s);
+store *metadata_store(const scheduler *s); /* for tests to look into */
+void   metadata_find_session(scheduler *s, request *r);
+void   metadata_keep_session(scheduler *s, const sequence *q);
 
 /* beam.c */
 bool     beam_new(scheduler *s, request *r, error *err) MUST_CHECK;

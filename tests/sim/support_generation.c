@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-enum { N_VOCAB_USED = 60 };
+enum { N_VOCAB_USED = 60, EXECUTOR_CREDITS = 2 };
 
 /* ---- the client and the collector ---- */
 
@@ -117,9 +117,14 @@ static void on_gen_prompt(void *self, const message *m)
     const gen_prompt *body = m->body;
     generation       *g    = find_generation(t->deployment, &m->envelope->request);
     assert_non_null(g);
-    assert_int_equal(g->n_prompt_logprobs + 1, body->index);
-    for (uint32_t i = 0; i < body->n_logprobs; i++)
-        g->prompt_logprobs[g->n_prompt_logprobs++] = body->logprobs[i].logprob;
+    assert_in_range(body->index, 1, g->n_prompt_logprobs + 1);
+    for (uint32_t i = 0; i < body->n_logprobs; i++) {
+        uint32_t place = body->index - 1 + i;
+        if (place == g->n_prompt_logprobs)
+            g->prompt_logprobs[g->n_prompt_logprobs++] = body->logprobs[i].logprob;
+        else /* scored again, after it gave way */
+            assert_memory_equal(&g->prompt_logprobs[place], &body->logprobs[i].logprob, sizeof(float));
+    }
 }
 
 static const actor_route collector_routes[] = {{MSG_GEN_OPEN, on_gen_open},
@@ -191,7 +196,7 @@ void deployment_start(deployment *d, uint64_t seed, uint32_t n_executors, uint32
 {
     d->sim                = simulation_new(seed, NULL);
     actor_options bound   = {.bind = {"inproc://scheduler"}, .credits = GENERATION_REQUESTS_MAX};
-    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = 2};
+    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = EXECUTOR_CREDITS};
     actor_options patient = {.connect = {"inproc://scheduler"}, .credits = GENERATION_REQUESTS_MAX};
     d->scheduler          = add(d, &scheduler_class, &d->scheduler_options, &bound);
     for (uint32_t i = 0; i < n_executors; i++)
@@ -268,6 +273,17 @@ static bool all_ended(void *arg)
     return true;
 }
 
+static bool one_ended(void *arg)
+{
+    return generation_ended(arg);
+}
+
+void deployment_run_one(deployment *d, generation *g, double max_s)
+{
+    if (!simulation_run_until(d->sim, one_ended, g, (int64_t)(max_s * 1e9)))
+        fail_msg("request %td has not ended after %g s of virtual time", g - d->generations, max_s);
+}
+
 void deployment_run(deployment *d, double max_s)
 {
     if (simulation_run_until(d->sim, all_ended, d, (int64_t)(max_s * 1e9)))
@@ -279,6 +295,17 @@ void deployment_run(deployment *d, double max_s)
     fail_msg("the scheduler still holds requests after %g s of virtual time", max_s);
 }
 
+typedef struct {
+    uint32_t n;
+    bool    *all;
+} credits_wanted;
+
+static void has_credits(void *arg, peer *p)
+{
+    const credits_wanted *wanted = arg;
+    *wanted->all                 = *wanted->all && p->credits == wanted->n;
+}
+
 static bool credits_are_back(void *arg)
 {
     deployment      *d = arg;
@@ -286,9 +313,12 @@ static bool credits_are_back(void *arg)
     for (const executor_link *x = s->executors; x; x = x->next)
         if (x->n_plans > 0)
             return false;
-    peer *collector = actor_find_peer(d->scheduler, span_of(actor_name(d->collector)));
-    peer *to        = actor_find_peer(d->client, span_of(actor_name(d->scheduler)));
-    return collector && to && collector->credits == GENERATION_REQUESTS_MAX && to->credits == GENERATION_REQUESTS_MAX;
+    bool all = true;
+    actor_each_peer(d->scheduler, ROLE_EXECUTOR, has_credits, &(credits_wanted){EXECUTOR_CREDITS, &all});
+    actor_each_peer(d->scheduler, ROLE_DRAFTER, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
+    actor_each_peer(d->scheduler, ROLE_POSTPROCESSOR, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
+    actor_each_peer(d->client, ROLE_SCHEDULER, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
+    return all;
 }
 
 void deployment_check_idle(deployment *d)
@@ -296,6 +326,9 @@ void deployment_check_idle(deployment *d)
     const scheduler *s = actor_self(d->scheduler);
     if (!simulation_run_until(d->sim, credits_are_back, d, NS_PER_S))
         fail_msg("credits did not come back");
+    assert_true(metric_of("troupe_sequences_running") == 0);
+    assert_true(metric_of("troupe_sequences_waiting") == 0);
+    assert_true(metric_of("troupe_kv_blocks_used") == 0);
     assert_int_equal(0, s->n_requests);
     assert_int_equal(0, s->n_waiting);
     assert_int_equal(0, s->n_waiting_tokens);

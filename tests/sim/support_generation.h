@@ -62,7 +62,10 @@ bool generation_ended(const generation *g);
  */
 void deployment_run(deployment *d, double max_s);
 
-/* After everything ended: every block, slot and credit is back. Fails the test when not. */
+/* The same for one request. */
+void deployment_run_one(deployment *d, generation *g, double max_s);
+
+/* After everything ended: every block, slot and credit is back, and the gauges say so. Fails the test when not. */
 void deployment_check_idle(deployment *d);
 
 /* The value of a metric that some service registered. */

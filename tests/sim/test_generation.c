@@ -6,6 +6,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 
 #include <cmocka.h>
@@ -43,11 +44,9 @@ static void make_reference(void)
     d.scheduler_options.prefix_caching = false;
     deployment_start(&d, 1, 1, 0);
     add_requests(&d, false);
-    uint32_t n = d.n_generations;
-    for (uint32_t i = 0; i < n; i++) {
-        d.n_generations = i + 1;
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
         deployment_send(&d, &d.generations[i]);
-        deployment_run(&d, 60);
+        deployment_run_one(&d, &d.generations[i], 60);
         assert_int_equal(MAX_TOKENS, d.generations[i].n_tokens[0]);
         memcpy(reference[i], d.generations[i].tokens[0], sizeof reference[i]);
     }
@@ -68,80 +67,110 @@ static void assert_like_reference(const deployment *d, const char *what)
     }
 }
 
-static const struct {
-    const char *what;
-    uint64_t    budget, chunk, kv_memory, seed;
-    uint32_t    policy, n_executors, n_drafters;
-    bool        prefix_caching, twice;
-} cases[] = {
-    {"a batch of 32", 128, 0, 4 << 20, 1, POLICY_CONTINUOUS, 1, 0, false, false},
-    {"chunks of one token", 128, 1, 4 << 20, 2, POLICY_CONTINUOUS, 1, 0, false, false},
-    {"chunks of 7 tokens", 128, 7, 4 << 20, 3, POLICY_CONTINUOUS, 1, 0, false, false},
-    {"a budget of 16 tokens a step", 16, 0, 4 << 20, 4, POLICY_CONTINUOUS, 1, 0, true, false},
-    {"prefix hits", 128, 0, 4 << 20, 5, POLICY_CONTINUOUS, 1, 0, true, true},
-    {"prefix hits and chunks", 128, 5, 4 << 20, 6, POLICY_CONTINUOUS, 1, 0, true, true},
-    {"speculation", 128, 0, 4 << 20, 7, POLICY_CONTINUOUS, 1, 1, false, false},
-    {"speculation, prefix hits, chunks", 128, 9, 4 << 20, 8, POLICY_CONTINUOUS, 1, 2, true, true},
-    {"so little memory that sequences give way", 128, 0, 48 << 10, 9, POLICY_CONTINUOUS, 1, 0, false, false},
-    {"little memory, prefix hits, speculation", 128, 0, 48 << 10, 10, POLICY_CONTINUOUS, 1, 1, true, true},
-    {"two executors", 128, 0, 4 << 20, 11, POLICY_CONTINUOUS, 2, 0, true, true},
-    {"dynamic batches", 128, 0, 4 << 20, 12, POLICY_DYNAMIC, 1, 0, true, false},
-    {"static batches", 128, 0, 4 << 20, 13, POLICY_STATIC, 1, 0, true, false},
-};
+/* Circumstances that must not show in the tokens. */
+typedef struct {
+    bool     alone; /* one request after the other, or all 32 at once */
+    uint64_t chunk;
+    bool     prefix_hits; /* everything is asked twice */
+    bool     speculation;
+    uint32_t n_executors, policy;
+    uint64_t budget, kv_memory;
+} setup;
 
+/* All requests once, or once more. */
+static void ask_all(deployment *d, const setup *c, const char *what)
+{
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        generation *g = &d->generations[i];
+        if (g->n_opens > 0) {
+            memset(g->n_tokens, 0, sizeof g->n_tokens);
+            memset(g->finish, 0, sizeof g->finish);
+            g->n_opens = g->n_ends = g->n_cached = 0;
+            g->attempt++;
+        }
+    }
+    for (uint32_t i = 0; i < N_REQUESTS; i++) {
+        deployment_send(d, &d->generations[i]);
+        if (c->alone)
+            deployment_run_one(d, &d->generations[i], 60);
+    }
+    deployment_run(d, 600);
+    assert_like_reference(d, what);
+}
+
+static uint32_t sum_of(const deployment *d, size_t field)
+{
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < N_REQUESTS; i++)
+        sum += *(const uint32_t *)((const char *)&d->generations[i] + field);
+    return sum;
+}
+
+static void run_setup(const setup *c, uint64_t seed)
+{
+    static const char *const policies[] = {"continuous", "dynamic", "static"};
+    char                     what[200];
+    deployment               d;
+    snprintf(what, sizeof what, "%s, %s batches, chunks of %u, %s prefix hits, %s drafts, %u executors, seed %u",
+             c->alone ? "alone" : "32 at once", policies[c->policy], (unsigned)c->chunk, c->prefix_hits ? "with" : "no",
+             c->speculation ? "with" : "no", c->n_executors, (unsigned)seed);
+    deployment_init(&d);
+    d.scheduler_options.policy                 = c->policy;
+    d.scheduler_options.max_prefill_chunk      = c->chunk;
+    d.scheduler_options.max_num_batched_tokens = c->budget;
+    d.scheduler_options.prefix_caching         = c->prefix_hits;
+    d.executor_options.kv_cache_memory         = c->kv_memory ? c->kv_memory : 4 << 20;
+    deployment_start(&d, seed, c->n_executors, c->speculation);
+    add_requests(&d, c->speculation);
+    double preempted = metric_of("troupe_preemptions_total");
+    ask_all(&d, c, what);
+    if (c->prefix_hits) {
+        ask_all(&d, c, what);
+        assert_true(sum_of(&d, offsetof(generation, n_cached)) > 0);
+    }
+    uint32_t n_drafted = sum_of(&d, offsetof(generation, n_drafted));
+    if (c->speculation)
+        assert_in_range(sum_of(&d, offsetof(generation, n_accepted)), 1, n_drafted);
+    if (c->kv_memory)
+        assert_true(metric_of("troupe_preemptions_total") > preempted);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+/* Every combination; each has greedy and seeded requests. */
 static void tokens_depend_on_the_request_alone(void **state)
 {
     (void)state;
+    static const uint64_t chunks[] = {0, 1, 7};
+    uint64_t              seed     = 0;
     make_reference();
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        deployment d;
-        deployment_init(&d);
-        d.scheduler_options.policy                 = cases[i].policy;
-        d.scheduler_options.max_prefill_chunk      = cases[i].chunk;
-        d.scheduler_options.max_num_batched_tokens = cases[i].budget;
-        d.scheduler_options.prefix_caching         = cases[i].prefix_caching;
-        d.executor_options.kv_cache_memory         = cases[i].kv_memory;
-        double preempted                           = i ? metric_of("troupe_preemptions_total") : 0;
-        deployment_start(&d, cases[i].seed, cases[i].n_executors, cases[i].n_drafters);
-        add_requests(&d, cases[i].n_drafters > 0);
-        for (uint32_t k = 0; k < N_REQUESTS; k++)
-            deployment_send(&d, &d.generations[k]);
-        deployment_run(&d, 600);
-        assert_like_reference(&d, cases[i].what);
-        if (cases[i].n_drafters > 0) {
-            uint32_t n_drafted = 0, n_accepted = 0;
-            for (uint32_t k = 0; k < N_REQUESTS; k++) {
-                n_drafted += d.generations[k].n_drafted;
-                n_accepted += d.generations[k].n_accepted;
-            }
-            assert_true(n_drafted > 0 && n_accepted > 0 && n_accepted <= n_drafted);
-        }
-        if (cases[i].kv_memory < 1 << 20)
-            assert_true(metric_of("troupe_preemptions_total") > preempted);
-        if (cases[i].twice) { /* now everything is in the prefix cache */
-            for (uint32_t k = 0; k < N_REQUESTS; k++) {
-                gen_request body = d.generations[k].body;
-                generation *g    = &d.generations[k];
-                uint32_t    kept = g->attempt + 1;
-                memset(g->tokens, 0, sizeof g->tokens);
-                memset(g->n_tokens, 0, sizeof g->n_tokens);
-                memset(g->finish, 0, sizeof g->finish);
-                g->n_opens = g->n_ends = g->n_cached = 0;
-                g->attempt                           = kept;
-                g->body                              = body;
-                deployment_send(&d, g);
-            }
-            deployment_run(&d, 600);
-            assert_like_reference(&d, cases[i].what);
-            uint32_t n_cached = 0;
-            for (uint32_t k = 0; k < N_REQUESTS; k++)
-                n_cached += d.generations[k].n_cached;
-            assert_true(n_cached > 0);
-        }
-        deployment_check_idle(&d);
-        deployment_end(&d);
-        print_message("  %s: the same\n", cases[i].what);
-    }
+    for (uint32_t bits = 0; bits < 16; bits++)
+        for (uint32_t chunk = 0; chunk < COUNT(chunks); chunk++)
+            for (uint32_t policy = POLICY_CONTINUOUS; policy <= POLICY_STATIC; policy++)
+                run_setup(&(setup){.alone       = bits & 1,
+                                   .prefix_hits = bits & 2,
+                                   .speculation = bits & 4,
+                                   .n_executors = bits & 8 ? 2 : 1,
+                                   .chunk       = chunks[chunk],
+                                   .policy      = policy},
+                          ++seed);
+}
+
+/* A budget of fewer tokens than requests; so little memory that sequences give way. */
+static const setup scarce[] = {
+    {.n_executors = 1, .budget = 16, .prefix_hits = true},
+    {.n_executors = 1, .budget = 16, .chunk = 5, .speculation = true},
+    {.n_executors = 1, .kv_memory = 48 << 10},
+    {.n_executors = 1, .kv_memory = 48 << 10, .speculation = true, .prefix_hits = true},
+    {.n_executors = 2, .kv_memory = 48 << 10, .chunk = 7, .prefix_hits = true},
+};
+
+static void scarcity_changes_no_token(void **state)
+{
+    (void)state;
+    make_reference();
+    for (size_t i = 0; i < COUNT(scarce); i++)
+        run_setup(&scarce[i], 1000 + i);
 }
 
 static void choices_draw_from_streams_of_their_own(void **state)
@@ -310,11 +339,6 @@ static void the_queue_refuses_what_is_over_its_bounds(void **state)
     deployment_end(&d);
 }
 
-static bool urgent_ended(void *arg)
-{
-    return generation_ended(arg);
-}
-
 static void urgent_requests_overtake_and_old_ones_are_not_forgotten(void **state)
 {
     (void)state;
@@ -328,10 +352,12 @@ static void urgent_requests_overtake_and_old_ones_are_not_forgotten(void **state
         deployment_send(&d, g);
     }
     simulation_run_until(d.sim, NULL, NULL, 20 * NS_PER_MS);
+    double      preempted = metric_of("troupe_preemptions_total");
     generation *urgent    = deployment_add(&d, 100, 30, MAX_TOKENS);
     urgent->body.priority = -10;
     deployment_send(&d, urgent);
-    assert_true(simulation_run_until(d.sim, urgent_ended, urgent, 60 * NS_PER_S));
+    deployment_run_one(&d, urgent, 60);
+    assert_true(metric_of("troupe_preemptions_total") == preempted + 1);
     uint32_t n_waiting = 0;
     for (uint32_t i = 0; i < 20; i++)
         n_waiting += !generation_ended(&d.generations[i]);
@@ -360,62 +386,99 @@ static void a_deadline_ends_what_waits_and_what_runs(void **state)
     deployment_end(&d);
 }
 
-/* Traffic of many shapes with cancels, stops and limits: everything ends, and everything comes back. */
-static void run_traffic(uint64_t seed, uint32_t n_requests, int64_t gap_ms, uint32_t n_executors, uint64_t kv_memory)
+/* ---- traffic ---- */
+
+enum { BURST = 64 };
+
+/* A request of any shape: lengths, choices, stops, drafts, scores, beams, and perhaps a cancel at some token. */
+static void send_something(deployment *d)
 {
-    deployment d;
-    deployment_init(&d);
-    d.executor_options.kv_cache_memory = kv_memory;
-    deployment_start(&d, seed, n_executors, 1);
-    random_seeded *rng = simulation_random(d.sim);
-    for (uint32_t i = 0; i < n_requests; i++) {
-        uint32_t    stops[]          = {(uint32_t)random_below(rng, 60)};
-        generation *g                = deployment_add(&d, random_below(rng, 20), 1 + (uint32_t)random_below(rng, 150),
-                                                      (uint32_t)random_below(rng, 60));
-        g->body.n                    = random_below(rng, 5) == 0 ? 1 + (uint32_t)random_below(rng, 4) : 1;
-        g->body.sampling.temperature = (float)random_below(rng, 3) / 2;
-        g->body.sampling.seed        = random_u64(rng);
-        g->body.draft_tokens         = random_below(rng, 3) == 0 ? 4 : 0;
-        g->body.priority             = (int32_t)random_below(rng, 5);
-        g->body.prompt_logprobs      = random_below(rng, 10) == 0;
-        g->body.stop_tokens          = stops;
-        g->body.n_stop_tokens        = random_below(rng, 2) ? 1 : 0;
-        if (random_below(rng, 10) == 0 && g->body.max_tokens > 0 && !g->body.prompt_logprobs) {
-            g->body.n                   = 1;
-            g->body.sampling.beam_width = 2 + (uint32_t)random_below(rng, 3);
-        } else if (random_below(rng, 4) == 0) {
-            g->cancel_at = 1 + (uint32_t)random_below(rng, 10);
-        }
-        deployment_send(&d, g);
-        g->body.stop_tokens = NULL; /* it was on the stack */
-        if (gap_ms > 0)
-            simulation_run_until(d.sim, NULL, NULL, (int64_t)random_below(rng, 2 * (uint64_t)gap_ms) * NS_PER_MS);
-        generation *victim = &d.generations[random_below(rng, d.n_generations)];
-        if (random_below(rng, 6) == 0 && !generation_ended(victim) && !victim->cancelled)
-            deployment_cancel(&d, victim);
+    random_seeded *rng     = simulation_random(d->sim);
+    uint32_t       stops[] = {(uint32_t)random_below(rng, 60)};
+    generation    *g =
+        deployment_add(d, random_below(rng, 20), 1 + (uint32_t)random_below(rng, 150), (uint32_t)random_below(rng, 60));
+    g->body.n                    = random_below(rng, 5) == 0 ? 1 + (uint32_t)random_below(rng, 4) : 1;
+    g->body.sampling.temperature = (float)random_below(rng, 3) / 2;
+    g->body.sampling.seed        = random_u64(rng);
+    g->body.draft_tokens         = random_below(rng, 3) == 0 ? 4 : 0;
+    g->body.priority             = (int32_t)random_below(rng, 5);
+    g->body.prompt_logprobs      = random_below(rng, 10) == 0;
+    g->body.stop_tokens          = stops;
+    g->body.n_stop_tokens        = random_below(rng, 2) ? 1 : 0;
+    if (random_below(rng, 10) == 0 && g->body.max_tokens > 0 && !g->body.prompt_logprobs) {
+        g->body.n                   = 1;
+        g->body.sampling.beam_width = 2 + (uint32_t)random_below(rng, 3);
+    } else if (random_below(rng, 4) == 0) {
+        g->cancel_at = 1 + (uint32_t)random_below(rng, 10);
     }
-    deployment_run(&d, 600);
-    deployment_check_idle(&d);
-    deployment_end(&d);
+    deployment_send(d, g);
+    g->body.stop_tokens = NULL; /* it was on the stack */
 }
 
+/* 64 requests at once, of which clients leave at any time. Everything ends, and everything comes back. Returns how many
+ * sequences ran at once. */
+static double run_burst(deployment *d)
+{
+    random_seeded *rng   = simulation_random(d->sim);
+    uint32_t       first = d->n_generations, n_left = (uint32_t)random_below(rng, BURST / 4);
+    double         peak = 0;
+    for (uint32_t i = 0; i < BURST; i++)
+        send_something(d);
+    while (n_left-- > 0) {
+        simulation_run_until(d->sim, NULL, NULL, (int64_t)random_below(rng, 100) * NS_PER_MS);
+        peak               = fmax(peak, metric_of("troupe_sequences_running"));
+        generation *victim = &d->generations[first + random_below(rng, BURST)];
+        if (!generation_ended(victim) && !victim->cancelled)
+            deployment_cancel(d, victim);
+    }
+    deployment_run(d, 600);
+    deployment_check_idle(d);
+    return peak;
+}
+
+/* With little memory in every second world. */
 static void sixty_four_streams_with_cancels_and_stops_all_end(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 5; seed++)
-        run_traffic(seed, 64, 0, 1 + seed % 2, seed % 2 ? 4 << 20 : 96 << 10);
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        deployment d;
+        deployment_init(&d);
+        d.executor_options.kv_cache_memory = seed % 2 ? 4 << 20 : 96 << 10;
+        deployment_start(&d, seed, 1 + seed % 2, 1);
+        run_burst(&d);
+        deployment_end(&d);
+    }
 }
 
+/* Bursts each three minutes, of which a step of a batch takes some tens of milliseconds of virtual time: that of its
+ * messages. Memory is short now and then. */
 static void an_hour_of_traffic_leaks_nothing(void **state)
 {
     (void)state;
-    run_traffic(100, 1200, 3000, 1, 4 << 20); /* one request each 3 s of virtual time, on average */
+    enum { N_BURSTS = 20 };
+    double     peak = 0, preempted = metric_of("troupe_preemptions_total");
+    deployment d;
+    deployment_init(&d);
+    d.executor_options.kv_cache_memory = 512 << 10;
+    d.scheduler_options.draft_wait_ms  = 30;
+    deployment_start(&d, 100, 2, 1);
+    simulation_set_network(d.sim, &(sim_network_options){5 * NS_PER_MS, 20 * NS_PER_MS, 0});
+    int64_t begin_ms = clock_unix_ms(simulation_clock(d.sim));
+    for (uint32_t i = 0; i < N_BURSTS; i++) {
+        peak = fmax(peak, run_burst(&d));
+        simulation_run_until(d.sim, NULL, NULL, 180 * NS_PER_S);
+    }
+    assert_true(clock_unix_ms(simulation_clock(d.sim)) - begin_ms > 3600 * 1000);
+    assert_true(peak >= BURST / 2);
+    assert_true(metric_of("troupe_preemptions_total") > preempted);
+    deployment_end(&d);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_depend_on_the_request_alone),
+        cmocka_unit_test(scarcity_changes_no_token),
         cmocka_unit_test(choices_draw_from_streams_of_their_own),
         cmocka_unit_test(a_prompt_is_scored_as_it_would_be_generated),
         cmocka_unit_test(only_the_prompt_of_a_resumed_request_is_scored),

@@ -250,6 +250,21 @@ static void a_hole_in_the_sequence_ends_the_session(void **state)
     close_stage(&s);
 }
 
+static void a_session_that_the_service_ends_is_over_for_both(void **state)
+{
+    (void)state;
+    stage s;
+    open_stage(&s, ROLE_DRAFTER);
+    wire_say_hello(&s.wire, 5);
+    wire_expect(&s.wire, MSG_NODE_WELCOME);
+    actor_end_session(s.actor, actor_find_peer(s.actor, span_of(s.wire.name)), "it is of no use");
+    wire_expect(&s.wire, MSG_NODE_BYE);
+    simulation_run_until(s.sim, NULL, NULL, 2 * NS_PER_S);
+    assert_int_equal(s.player.n_down, 1);
+    assert_null(actor_find_peer(s.actor, span_of(s.wire.name)));
+    close_stage(&s);
+}
+
 static void duplicates_and_stale_incarnations_are_dropped_and_counted(void **state)
 {
     (void)state;
@@ -387,6 +402,7 @@ int main(void)
         cmocka_unit_test(a_restarted_server_is_greeted_anew),
         cmocka_unit_test(a_session_the_server_forgot_begins_again),
         cmocka_unit_test(a_hole_in_the_sequence_ends_the_session),
+        cmocka_unit_test(a_session_that_the_service_ends_is_over_for_both),
         cmocka_unit_test(duplicates_and_stale_incarnations_are_dropped_and_counted),
         cmocka_unit_test(what_the_schema_does_not_allow_is_refused_and_nothing_breaks),
         cmocka_unit_test(an_envelope_that_is_garbage_is_refused),

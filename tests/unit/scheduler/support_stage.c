@@ -34,17 +34,9 @@ static void destroy_executor(void *self)
 
 static void on_scheduler_up(void *self, peer *p)
 {
-    stage_executor *x     = self;
-    executor_ready  ready = {.model            = SPAN("stage"),
-                             .n_kv_blocks      = STAGE_BLOCKS,
-                             .kv_block_tokens  = KV_BLOCK_TOKENS,
-                             .n_slots          = STAGE_SLOTS,
-                             .n_tokens_max     = 256,
-                             .n_vocab          = STAGE_VOCAB,
-                             .max_model_len    = 512,
-                             .n_logit_rows_max = 64};
-    x->scheduler          = p;
-    assert_true(actor_send(x->actor, p, MSG_EXECUTOR_READY, &ready, NULL, NULL));
+    stage_executor *x = self;
+    x->scheduler      = p;
+    assert_true(actor_send(x->actor, p, MSG_EXECUTOR_READY, &x->stage->about, NULL, NULL));
 }
 
 static void write_down(stage_executor *x, const step_plan *plan)
@@ -54,6 +46,8 @@ static void write_down(stage_executor *x, const step_plan *plan)
     assert_true(x->n_plans < STAGE_PLANS);
     x->entries[x->n_plans] = plan->n_entries;
     x->opens[x->n_plans]   = plan->n_opens;
+    for (uint32_t i = 0; i < plan->n_opens; i++)
+        x->tokens_opened[x->n_plans] += plan->opens[i].n_tokens;
     x->at_ms[x->n_plans++] = actor_now_ns(x->actor) / NS_PER_MS;
 }
 
@@ -93,9 +87,13 @@ static void on_step_plan(void *self, const message *m)
     step_result  result  = {.step = plan->step, .outputs = outputs};
     assert_non_null(outputs);
     write_down(x, plan);
+    if (x->hangs) {
+        x->hangs_in = x->hangs_in ? x->hangs_in : plan->step;
+        return;
+    }
     for (uint32_t i = 0; i < plan->n_entries; i++) {
         const step_entry *e = &plan->entries[i];
-        assert_true(e->slot < STAGE_SLOTS && e->n_drafts == 0);
+        assert_true(e->slot < x->stage->about.n_slots && e->n_drafts == 0);
         uint32_t next = e->position + e->n_tokens;
         if (e->logits == LOGITS_WANTED_NONE)
             continue;
@@ -158,7 +156,8 @@ static void on_gen_tokens(void *self, const message *m)
     assert_int_equal(q->n_tokens, body->index);
     for (uint32_t i = 0; i < body->n_tokens; i++)
         q->tokens[q->n_tokens++] = body->tokens[i];
-    q->finish = body->finish;
+    q->n_cached = body->cached_tokens;
+    q->finish   = body->finish;
     snprintf(q->why, sizeof q->why, "%.*s", SPAN_ARG(body->error));
 }
 
@@ -205,6 +204,14 @@ void stage_init(stage *t)
     if (!option_parse(&group, 1, 0, NULL, NULL, &err))
         fail_msg("%s", err.text);
     t->options.hash_seed = 7;
+    t->about             = (executor_ready){.model            = SPAN("stage"),
+                                            .n_kv_blocks      = STAGE_BLOCKS,
+                                            .kv_block_tokens  = KV_BLOCK_TOKENS,
+                                            .n_slots          = STAGE_SLOTS,
+                                            .n_tokens_max     = 256,
+                                            .n_vocab          = STAGE_VOCAB,
+                                            .max_model_len    = 512,
+                                            .n_logit_rows_max = 64};
 }
 
 static actor *add(stage *t, const actor_class *class, const void *options, const actor_options *where)
@@ -272,7 +279,7 @@ stage_request *stage_add(stage *t, uint32_t n_prompt, uint32_t max_tokens)
 
 void stage_send(stage *t, stage_request *q, uint32_t attempt)
 {
-    envelope e       = {.attempt = attempt};
+    envelope e       = {.attempt = attempt, .deadline_unix_ms = q->deadline_unix_ms};
     uint32_t index   = (uint32_t)(q - t->requests) + 1;
     peer    *to      = actor_find_peer(t->gateway, span_of(actor_name(t->scheduler)));
     error    err     = {0};
@@ -283,11 +290,25 @@ void stage_send(stage *t, stage_request *q, uint32_t attempt)
         fail_msg("not sent: %s", err.text);
 }
 
+bool stage_has_ended(const stage_request *q)
+{
+    return q->finish != FINISH_REASON_NONE || q->n_refusals > 0;
+}
+
+void stage_wake(stage_executor *x)
+{
+    step_result late = {.step = x->hangs_in, .error = SPAN("it took long")};
+    assert_true(x->hangs && x->hangs_in > 0);
+    assert_true(actor_send(x->actor, x->scheduler, MSG_STEP_RESULT, &late, NULL, NULL));
+    x->hangs    = false;
+    x->hangs_in = 0;
+}
+
 static bool all_ended(void *arg)
 {
     stage *t = arg;
     for (uint32_t i = 0; i < t->n_requests; i++)
-        if (t->requests[i].finish == FINISH_REASON_NONE && t->requests[i].n_refusals == 0)
+        if (!stage_has_ended(&t->requests[i]))
             return false;
     return true;
 }

@@ -6,7 +6,14 @@
 #include "actor/simulation.h"
 #include "scheduler/state.h"
 
-enum { STAGE_VOCAB = 100, STAGE_SLOTS = 16, STAGE_BLOCKS = 64, STAGE_EXECUTORS = 2, STAGE_PLANS = 512 };
+enum {
+    STAGE_VOCAB     = 100,
+    STAGE_SLOTS     = 16,
+    STAGE_BLOCKS    = 64,
+    STAGE_EXECUTORS = 2,
+    STAGE_PLANS     = 1024,
+    STAGE_TOKENS    = 450
+};
 
 typedef struct stage stage;
 
@@ -17,11 +24,12 @@ typedef struct {
     stage     *stage;
     actor     *actor;
     peer      *scheduler;
-    uint32_t   position[STAGE_SLOTS]; /* next position of each slot */
-    stage_lie *lie;                   /* NULL: none */
-    uint32_t   n_plans;               /* with entries */
-    uint32_t   entries[STAGE_PLANS];  /* of each of them */
-    uint32_t   opens[STAGE_PLANS];
+    stage_lie *lie;                  /* NULL: none */
+    bool       hangs;                /* computes for ever; heartbeats go on */
+    uint64_t   hangs_in;             /* the step that it computes then */
+    uint32_t   n_plans;              /* with entries */
+    uint32_t   entries[STAGE_PLANS]; /* of each of them */
+    uint32_t   opens[STAGE_PLANS], tokens_opened[STAGE_PLANS];
     int64_t    at_ms[STAGE_PLANS];
     arena     *memory;
 } stage_executor;
@@ -29,8 +37,9 @@ typedef struct {
 /* What the gateway and the postprocessor saw of one request. */
 typedef struct {
     gen_request   body;
+    int64_t       deadline_unix_ms;
     uint32_t      attempt; /* sent last; what older ones say is dropped */
-    uint32_t      prompt[64], tokens[64], n_tokens, n_opens, n_refusals, refused;
+    uint32_t      prompt[64], tokens[STAGE_TOKENS], n_tokens, n_cached, n_opens, n_refusals, refused;
     finish_reason finish;
     char          why[ERROR_TEXT_BYTES], field[64];
 } stage_request;
@@ -38,19 +47,23 @@ typedef struct {
 struct stage {
     simulation       *sim;
     scheduler_options options;
+    executor_ready    about; /* every executor that joins from now on */
     actor            *scheduler, *postprocessor, *gateway;
     stage_executor    executors[STAGE_EXECUTORS];
     stage_request     requests[64];
     uint32_t          n_requests;
 };
 
-/* Defaults of the flags; change t->options before stage_start. */
+/* Defaults of the flags and small executors; change t->options before stage_start. */
 void stage_init(stage *t);
 void stage_start(stage *t, uint64_t seed);
 void stage_end(stage *t);
 
 /* Joins and is ready when it returns. */
 stage_executor *stage_add_executor(stage *t, stage_lie *lie);
+
+/* An executor that hangs goes on: its result comes at last. */
+void stage_wake(stage_executor *x);
 
 /* A request with `n_prompt` tokens of prompt; change it, then send it. */
 stage_request *stage_add(stage *t, uint32_t n_prompt, uint32_t max_tokens);
@@ -59,6 +72,8 @@ void           stage_send(stage *t, stage_request *q, uint32_t attempt);
 /* Runs until every request that was sent has its end; fails the test when that takes over `max_s` of virtual time. */
 void stage_run(stage *t, double max_s);
 void stage_wait_ms(stage *t, int64_t ms);
+
+bool stage_has_ended(const stage_request *q);
 
 /* Tokens of `q` from place `first` on are those that honest executors say. */
 void stage_check_tokens(const stage_request *q, uint32_t first, uint32_t n);

@@ -168,6 +168,57 @@ static void a_request_too_long_for_the_executor_that_came_is_refused(void **stat
     stage_end(&t);
 }
 
+/* Nobody could say how large the vocabulary is. Its step would fail, and that of everybody in it. */
+static void a_token_outside_of_the_vocabulary_that_came_is_refused(void **state)
+{
+    (void)state;
+    stage t;
+    stage_init(&t);
+    stage_start(&t, 1);
+    uint32_t     tokens[]  = {1, STAGE_VOCAB, 2};
+    resume_point delivered = {.tokens = tokens, .n_tokens = 3};
+    for (uint32_t i = 0; i < 3; i++) {
+        stage_request *q = stage_add(&t, i == 0 ? 3 : 20, 10);
+        q->body.prompt   = i == 0 ? tokens : q->prompt;
+        q->body.resume   = &delivered;
+        q->body.n_resume = i == 1;
+        stage_send(&t, q, i == 1);
+    }
+    stage_wait_ms(&t, 1000);
+    stage_executor *x = stage_add_executor(&t, NULL);
+    stage_run(&t, 10);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(ERR_INVALID, t.requests[i].refused);
+        assert_string_equal("prompt", t.requests[i].field);
+        assert_non_null(strstr(t.requests[i].why, "token 100 is outside of the vocabulary of 100"));
+    }
+    stage_check_tokens(&t.requests[2], 0, 10);
+    for (uint32_t i = 0; i < x->n_plans; i++)
+        assert_int_equal(1, x->entries[i]);
+    stage_end(&t);
+}
+
+/* However long the scheduler had nothing to do before. */
+static void a_deadline_is_kept_to_the_millisecond(void **state)
+{
+    (void)state;
+    for (int64_t phase_ms = 0; phase_ms < 1200; phase_ms += 97) {
+        stage t;
+        stage_init(&t);
+        stage_start(&t, 1);
+        stage_wait_ms(&t, 5000 + phase_ms);
+        int64_t        begin_ms = clock_unix_ms(simulation_clock(t.sim));
+        stage_request *q        = stage_add(&t, 20, 10);
+        q->deadline_unix_ms     = begin_ms + 30;
+        stage_send(&t, q, 0);
+        while (q->n_refusals == 0)
+            stage_wait_ms(&t, 1);
+        assert_int_equal(ERR_TIMEOUT, q->refused);
+        assert_in_range(clock_unix_ms(simulation_clock(t.sim)) - begin_ms, 30, 35);
+        stage_end(&t);
+    }
+}
+
 static void an_attempt_that_is_here_already_is_refused_and_goes_on(void **state)
 {
     (void)state;
@@ -216,6 +267,8 @@ int main(void)
         cmocka_unit_test(a_newer_attempt_goes_on_where_the_older_one_was_heard_last),
         cmocka_unit_test(a_choice_that_has_all_its_tokens_ends_at_once),
         cmocka_unit_test(a_request_too_long_for_the_executor_that_came_is_refused),
+        cmocka_unit_test(a_token_outside_of_the_vocabulary_that_came_is_refused),
+        cmocka_unit_test(a_deadline_is_kept_to_the_millisecond),
         cmocka_unit_test(an_attempt_that_is_here_already_is_refused_and_goes_on),
         cmocka_unit_test(a_scheduler_that_leaves_finishes_what_it_has_and_takes_nothing),
     };

@@ -218,6 +218,77 @@ static void a_sequence_that_fails_alone_takes_no_other_with_it(void **state)
     stage_end(&t);
 }
 
+static uint32_t n_executors(const stage *t)
+{
+    uint32_t n = 0;
+    for (const executor_link *x = stage_scheduler(t)->executors; x; x = x->next)
+        n++;
+    return n;
+}
+
+/* Its heartbeats go on, so nobody else would notice. */
+static void an_executor_that_hangs_is_given_up_until_it_answers(void **state)
+{
+    (void)state;
+    stage t;
+    stage_init(&t);
+    t.options.step_timeout_ms = 2000;
+    stage_start(&t, 1);
+    stage_executor *x = stage_add_executor(&t, NULL);
+    for (uint32_t k = 0; k < 3; k++)
+        stage_send(&t, stage_add(&t, 20, 60), 0);
+    while (x->n_plans < 10)
+        stage_wait_ms(&t, 1);
+    x->hangs = true;
+    stage_add_executor(&t, NULL);
+    stage_wait_ms(&t, 1900);
+    assert_int_equal(2, n_executors(&t));
+    stage_wait_ms(&t, 200);
+    assert_int_equal(1, n_executors(&t));
+    stage_run(&t, 5);
+    for (uint32_t k = 0; k < 3; k++)
+        stage_check_tokens(&t.requests[k], 0, 60);
+    uint32_t n_plans = x->n_plans;
+    stage_wait_ms(&t, 10000);
+    assert_int_equal(n_plans, x->n_plans);
+    stage_wake(x);
+    stage_wait_ms(&t, 2000);
+    assert_int_equal(2, n_executors(&t));
+    for (uint32_t k = 0; k < 4; k++)
+        stage_send(&t, stage_add(&t, 20, 20), 0);
+    stage_run(&t, 5);
+    stage_end(&t);
+}
+
+static uint32_t n_steps_to_failure;
+
+static void fail_now_and_then(step_result *r, step_output *o, arena *memory)
+{
+    (void)o, (void)memory;
+    if (--n_steps_to_failure > 0)
+        return;
+    *r                 = (step_result){.step = r->step, .error = SPAN("a bit fell over")};
+    n_steps_to_failure = 100;
+}
+
+/* A long life sees many: they are none of its fault. */
+static void failures_far_apart_end_nobody(void **state)
+{
+    (void)state;
+    stage t;
+    stage_init(&t);
+    stage_start(&t, 1);
+    n_steps_to_failure = 100;
+    stage_executor *x  = stage_add_executor(&t, fail_now_and_then);
+    stage_request  *q  = stage_add(&t, 20, STAGE_TOKENS);
+    stage_send(&t, q, 0);
+    stage_run(&t, 30);
+    assert_true(x->n_plans > 4 * 100);
+    assert_int_equal(FINISH_REASON_LENGTH, q->finish);
+    stage_check_tokens(q, 0, STAGE_TOKENS);
+    stage_end(&t);
+}
+
 /* ---- beams ---- */
 
 static void no_likely_tokens(step_result *r, step_output *o, arena *memory)
@@ -362,6 +433,8 @@ int main(void)
         cmocka_unit_test(a_step_that_fails_is_run_again_and_its_executor_kept),
         cmocka_unit_test(a_request_that_fails_three_steps_ends_with_an_error),
         cmocka_unit_test(a_sequence_that_fails_alone_takes_no_other_with_it),
+        cmocka_unit_test(an_executor_that_hangs_is_given_up_until_it_answers),
+        cmocka_unit_test(failures_far_apart_end_nobody),
         cmocka_unit_test(a_beam_without_a_way_on_ends_with_what_it_has),
         cmocka_unit_test(beams_whose_likely_tokens_all_stop_end_there),
         cmocka_unit_test(a_beam_that_fails_ends_the_search_and_says_why),
