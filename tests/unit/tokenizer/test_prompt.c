@@ -342,6 +342,14 @@ static void the_last_message_can_be_continued(void **state)
     text_request r           = chat(messages, 2);
     r.continue_final_message = true;
     expect_prompt(shared, &r, SYSTEM "<|im_start|>user\nCount<|im_end|>\n<|im_start|>assistant\n 1, 2,", 3);
+    static const char *const like_the_template[] = {"<", "end", "|", "im_end|>"};
+    for (size_t i = 0; i < COUNT(like_the_template); i++) {
+        char expected[512];
+        snprintf(expected, sizeof expected, SYSTEM "<|im_start|>user\nCount<|im_end|>\n<|im_start|>assistant\n%s",
+                 like_the_template[i]);
+        messages[1].content = span_of(like_the_template[i]);
+        expect_prompt(shared, &r, expected, 3);
+    }
     messages[1].content = span_of("  ");
     expect_refusal(shared, &r, ERR_INVALID, "continue_final_message", "can't be continued");
 }
@@ -380,6 +388,8 @@ static void bad_options_are_named(void **state)
         {{.model = MODEL, .max_model_len = 9000}, "--max-model-len 9000 is over the 8192"},
         {{.model = MODEL, .chat_template = "/nowhere.jinja"}, "--chat-template /nowhere.jinja"},
         {{.model = MODEL, .chat_template = TESTS_DIR "/data/templates/cases.py"}, "cases.py: chat template, line"},
+        {{.model = MODEL, .chat_template = TESTS_DIR}, "--chat-template " TESTS_DIR ": Is a directory"},
+        {{.model = MODEL, .chat_template = "/dev/null"}, "--chat-template /dev/null: the file is empty"},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         error         err;
