@@ -17,8 +17,6 @@ typedef enum { OPENAI_CHAT = 1, OPENAI_COMPLETION = 2 } openai_api;
 enum {
     OPENAI_PROMPTS_MAX        = 256, /* prompts of one completion request */
     OPENAI_CHOICES_MAX        = 1024,
-    OPENAI_JSON_DEPTH_MAX     = 48,
-    OPENAI_JSON_VALUES_MAX    = 1200000,
     OPENAI_TOKENS_MAX         = 1048576,
     OPENAI_COMPLETION_DEFAULT = 16, /* max_tokens of a completion that doesn't say, as OpenAI has it */
 };

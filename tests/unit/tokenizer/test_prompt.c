@@ -264,6 +264,18 @@ static void what_is_wrong_with_a_request_is_named(void **state)
         messages[1].tool_calls_json = span_of(calls[i].calls);
         expect_refusal(shared, &r, ERR_INVALID, calls[i].field, calls[i].says);
     }
+    static char deep[200], wide[2600000];
+    memset(deep, '[', sizeof deep - 1);
+    messages[1].tool_calls_json = span_of(deep);
+    expect_refusal(shared, &r, ERR_TOO_LARGE, "messages[1].tool_calls", "nested deeper than 48");
+    for (size_t i = 0; i < sizeof wide; i++)
+        wide[i] = "0,"[i % 2];
+    wide[0]                     = '[';
+    messages[1].tool_calls_json = (span){wide, sizeof wide};
+    expect_refusal(shared, &r, ERR_TOO_LARGE, "messages[1].tool_calls", "more than 1200000 values");
+    messages[1].tool_calls_json = SPAN("[{\"function\":{\"name\":\"f\",\"arguments\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["
+                                       "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"}}]");
+    expect_refusal(shared, &r, ERR_TOO_LARGE, "messages[1].tool_calls[0].function.arguments", "nested deeper");
     r.n_messages = 1;
     r.tools_json = SPAN("{}");
     expect_refusal(shared, &r, ERR_INVALID, "tools", "JSON array");
