@@ -513,8 +513,6 @@ static bool take_prompt(openai_parser *p, const json_t *root, openai_request *ou
             return openai_refuse(p, ERR_INVALID, "prompt", "is missing");
         if (!openai_prompts(p, prompt, &out->n_prompts, &out->prompts))
             return false;
-        if (out->n_prompts == 1)
-            out->question = out->prompts[0].text;
         if (out->n_prompts * out->request.n > OPENAI_CHOICES_MAX)
             return openai_refuse(p, ERR_TOO_LARGE, "n", "%u prompts times %u choices are over %d", out->n_prompts,
                                  out->request.n, OPENAI_CHOICES_MAX);
@@ -525,9 +523,6 @@ static bool take_prompt(openai_parser *p, const json_t *root, openai_request *ou
     out->request.kind = PROMPT_KIND_CHAT;
     if (!openai_messages(p, get(root, "messages"), &out->request.n_messages, &out->request.messages))
         return false;
-    for (uint32_t i = 0; i < out->request.n_messages; i++)
-        if (span_is(out->request.messages[i].role, "user"))
-            out->question = out->request.messages[i].content;
     if (out->request.continue_final_message && get(root, "add_generation_prompt") && out->request.add_generation_prompt)
         return openai_refuse(p, ERR_INVALID, "continue_final_message", "excludes add_generation_prompt");
     if (out->request.continue_final_message)

@@ -36,7 +36,6 @@ typedef struct {
     const openai_prompt *prompts; /* completions */
     span                 model;   /* as the client says it; empty when it does not */
     span                 user;
-    span                 question;  /* the last user message, or the only prompt: what front rules look at */
     double               timeout_s; /* 0: the server's */
     bool                 stream, include_usage;
     bool                 has_seed;

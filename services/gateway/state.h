@@ -159,8 +159,8 @@ bool gateway_may_take(gateway *g, const answer *a, error *err);
  * the bodies. NULL (memory freed) with *err. */
 answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t n_runs, uint32_t n_choices, error *err);
 
-/* Sends every run, or answers from a front rule that `question` matches. `timeout_s` 0: the server's. */
-void answer_start(answer *a, double timeout_s, span question);
+/* Sends every run but those that a front rule answers. `timeout_s` 0: the server's. */
+void answer_start(answer *a, double timeout_s);
 
 /* All three free the answer. */
 void answer_finish(answer *a);

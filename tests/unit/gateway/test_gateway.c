@@ -535,6 +535,33 @@ static void front_rules_answer_before_any_model(void **state)
     unlink(path);
 }
 
+static void front_rules_look_at_every_prompt_of_a_list(void **state)
+{
+    stage *s        = *state;
+    char   path[64] = "/tmp/gateway-rules-XXXXXX";
+    close(mkstemp(path));
+    write_file(path, "rules:\n- {name: no, match: keyword, pattern: bomb, answer: No., finish: content_filter}\n");
+    s->options.front_rules = path;
+    stage_open_all(s);
+    http_client *c = http_post(s, "/v1/completions", "{\"prompt\":[\"a bomb\",\"tea\",\"the bomb\"],\"n\":2}");
+    pump_stage(s, c, 5000, s->n_seen == 1);
+    assert_string_equal(s->seen[0].text, "tea");
+    stage_delta(s, &s->seen[0].about, 0, 0, 1, "Leaves.", FINISH_REASON_STOP);
+    stage_delta(s, &s->seen[0].about, 1, 0, 1, "Water.", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_status(c), 200);
+    assert_int_equal(http_count(c, "\"text\":\"No.\""), 4);
+    assert_int_equal(http_count(c, "\"finish_reason\":\"content_filter\""), 4);
+    assert_true(http_has(c, "Leaves.") && http_has(c, "Water."));
+    http_close(&c);
+    c = http_post(s, "/v1/completions", "{\"prompt\":[\"one bomb\",\"two bomb\"]}");
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_count(c, "\"text\":\"No.\""), 2);
+    http_close(&c);
+    assert_int_equal(s->n_seen, 1);
+    unlink(path);
+}
+
 /* ---- the bus ---- */
 
 static void say(stage *s, uint16_t type, const void *body, uint8_t id)
@@ -693,6 +720,7 @@ int main(void)
         STAGE_TEST(tokenizes_and_detokenizes),
         STAGE_TEST(asks_for_keys_and_reads_them_again),
         STAGE_TEST(front_rules_answer_before_any_model),
+        STAGE_TEST(front_rules_look_at_every_prompt_of_a_list),
         STAGE_TEST(a_client_on_the_bus_is_owned_the_same_way),
         STAGE_TEST(a_client_that_leaves_the_bus_is_cancelled),
         STAGE_TEST(drains_after_the_last_answer),
