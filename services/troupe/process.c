@@ -67,7 +67,8 @@ static bool endpoints_of(process *p, const service *what, bool alone, actor_opti
             options->bind[0] = inside(p, what->class->role);
         options->connect[0]                   = what->calls_gateway ? inside(p, ROLE_GATEWAY) : NULL;
         options->connect[what->calls_gateway] = what->calls_scheduler ? inside(p, ROLE_SCHEDULER) : NULL;
-        return true;
+        return what->class->role != ROLE_GATEWAY || !p->options->bind ||
+               cut_endpoints(copies[0], p->options->bind, options->bind, COUNT(options->bind), "--bus-bind", err);
     }
     const char *bind = p->options->bind ? p->options->bind : what->bind;
     if (!what->bind && p->options->bind)
