@@ -1,6 +1,7 @@
 """The command line: help for people, clear errors for mistakes, one question and its answer."""
 
 import subprocess
+import time
 
 import processes
 import pytest
@@ -55,6 +56,7 @@ MISTAKES = [
     (["gateway", "--port", "0", "--bus-bind", "tcp://127.0.0.1:9"], 1, "--bus-insecure"),
     (["gateway", "--port", "0", "--bus-bind", "smoke://signals"], 1, "smoke://signals"),
     (["gateway", "--bus-insecure", "--port", "0", "--tls-cert", "a.pem"], 1, "--tls-key"),
+    (["serve", "--port", "0", "--bus-bind", "tcp://127.0.0.1:9"], 1, "--bus-insecure"),
     (["scheduler", "--bus-bind", "ipc:///tmp/x", "--store-url", "mongodb://x"], 1, "mongodb://x"),
     (["health"], 1, "--admin-port"),
     (["health", "--admin-port", "1"], 1, "nobody listens"),
@@ -95,6 +97,35 @@ def test_chat_answers_one_question():
     assert not processes.SANITIZERS.search(done.stderr), done.stderr
 
 
+NO_TEXT = b"\xff\xfe".decode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("flags", [["--once", NO_TEXT], ["--once", "Hi", "--system", NO_TEXT]])
+def test_chat_refuses_at_once_what_is_no_text(flags):
+    begin = time.monotonic()
+    done = troupe("chat", "--model", processes.MODEL, *flags)
+    assert done.returncode == 1 and "not UTF-8" in done.stderr, done.stderr
+    assert time.monotonic() - begin < 15
+
+
+def chat_about(tmp_path, turns, *flags):
+    processes.require_files()
+    (tmp_path / "turns.txt").write_bytes(turns)
+    with open(tmp_path / "turns.txt") as source:
+        command = [str(processes.TROUPE), "chat", "--model", str(processes.MODEL), "--max-tokens", "8", *flags]
+        return subprocess.run(command, stdin=source, capture_output=True, timeout=120)
+
+
+def test_chat_cuts_a_line_that_is_too_long_between_characters(tmp_path):
+    done = chat_about(tmp_path, b"x" * 65535 + "é\n".encode(), "--max-model-len", "256")
+    assert b"refused: the prompt leaves no room" in done.stderr, done.stderr  # it was sent
+
+
+def test_chat_leaves_out_a_line_that_is_no_text(tmp_path):
+    done = chat_about(tmp_path, b"\xff\nSay hello.\n")
+    assert done.returncode == 0 and b"not UTF-8" in done.stderr and done.stdout.strip(), done.stderr
+
+
 @pytest.mark.parametrize("last", ["\n", "", "\n/quit\n"])
 def test_chat_takes_its_turns_from_a_file(tmp_path, last):
     processes.require_files()
@@ -111,4 +142,6 @@ def test_chat_takes_its_turns_from_a_file(tmp_path, last):
 def test_health_tells_whether_a_process_is_well(serve):
     port = serve.admin_ports["serve"]
     assert troupe("health", "--admin-port", port).returncode == 0
+    assert troupe("health", "--admin-port", port, "--admin-host", "0.0.0.0").returncode == 0
+    assert troupe("health", "--admin-port", port, "--admin-host", "127.0.0.2").returncode == 1
     assert troupe("health", "--admin-port", processes.free_port()).returncode == 1
