@@ -412,6 +412,10 @@ static void on_gen_open(void *self, const message *m)
         refuse_open(p, m, &err, field);
         return;
     }
+    char id[33];
+    request_id_print(&m->envelope->request, id);
+    log_debug("opened a stream", "run=%s attempt=%u choices=%u for=%s", id, m->envelope->attempt, s->n_choices,
+              s->reply_to);
     metric_set(p->metrics.streams, stream_table_n(p->streams));
     resume(p, s, m->body);
 }
