@@ -47,6 +47,7 @@ static void answer_free(answer *a)
     for (uint32_t i = 0; i < a->n_runs; i++)
         run_forget(g, &a->runs[i]);
     actor_timer_cancel(g->actor, &a->deadline);
+    actor_timer_cancel(g->actor, &a->silence);
     if (g->http)
         http_attach(g->http, a->handle, NULL);
     *(a->previous ? &a->previous->next : &g->answers) = a->next;

@@ -274,10 +274,12 @@ static void post_generation(const call *c, openai_api api)
     }
     a->handle = c->http->handle;
     http_attach(g->http, a->handle, a);
-    if (fill_answer(a, c, &r, &err))
+    if (fill_answer(a, c, &r, &err)) {
+        http_answer_expect_silence(a);
         answer_start(a, r.timeout_s);
-    else
+    } else {
         answer_refuse(a, &err, (span){0}, 0);
+    }
 }
 
 static void post_chat(const call *c)

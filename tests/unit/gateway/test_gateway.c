@@ -281,6 +281,33 @@ static void a_refusal_downstream_becomes_a_status(void **state)
     }
 }
 
+static void a_stream_without_text_begins_with_a_ping(void **state)
+{
+    stage *s                 = *state;
+    s->options.stream_ping_s = 0.15;
+    stage_open_all(s);
+    http_client *c = ask(s, "/v1/chat/completions", hello_stream);
+    assert_int_equal(http_status(c), 0);
+    pump_stage(s, c, 5000, http_count(c, ": ping\n\n") == 2);
+    assert_int_equal(http_status(c), 200);
+    stage_delta(s, &s->seen[0].about, 0, 0, 1, "At last.", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, c->closed || http_has(c, "[DONE]"));
+    assert_true(http_has(c, "At last."));
+    http_close(&c);
+    c = ask(s, "/v1/chat/completions", hello_stream);
+    pump_stage(s, c, 5000, http_has(c, ": ping\n\n"));
+    stage_refuse(s, &s->seen[1].about, ERR_OVERLOADED, "too much", "", 1000);
+    pump_stage(s, c, 5000, c->closed);
+    assert_true(http_status(c) == 200 && http_has(c, "data: {\"error\":{\"message\":\"too much\"") &&
+                !http_has(c, "[DONE]"));
+    http_close(&c);
+    c = ask(s, "/v1/chat/completions", hello); /* collected: its status waits for the end */
+    usleep(300 * 1000);
+    stage_turn(s, c);
+    assert_int_equal(http_status(c), 0);
+    http_close(&c);
+}
+
 static void cancels_within_100_ms_when_the_client_leaves(void **state)
 {
     stage *s = *state;
@@ -709,6 +736,7 @@ int main(void)
         STAGE_TEST(is_ready_only_with_everything_there),
         STAGE_TEST(queues_for_credit_and_refuses_past_the_bound),
         STAGE_TEST(a_refusal_downstream_becomes_a_status),
+        STAGE_TEST(a_stream_without_text_begins_with_a_ping),
         STAGE_TEST(cancels_within_100_ms_when_the_client_leaves),
         STAGE_TEST(goes_on_where_it_was_when_a_postprocessor_dies),
         STAGE_TEST(a_hole_in_the_text_is_asked_for_again),
