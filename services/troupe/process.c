@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100, ENDPOINTS_BYTES = 1024 };
 
@@ -113,6 +114,16 @@ static void stop_all(process *p)
         actor_stop(p->actors[i]);
 }
 
+/* The usual soft limit of 1024 files is there for programs that use select(): a gateway needs one for each client. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+}
+
 process *process_new(const process_options *options, const all_options *all, int only, error *err)
 {
     sigset_t  set   = handled_signals();
@@ -131,6 +142,7 @@ process *process_new(const process_options *options, const all_options *all, int
     log_set_format((log_format)(options->log_format == 1   ? LOG_FORMAT_JSON
                                 : options->log_format == 2 ? LOG_FORMAT_TEXT
                                                            : LOG_FORMAT_AUTO));
+    raise_file_limit();
     signal(SIGPIPE, SIG_IGN);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     bus_options security = {

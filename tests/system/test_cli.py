@@ -1,5 +1,6 @@
 """The command line: help for people, clear errors for mistakes, one question and its answer."""
 
+import resource
 import subprocess
 import time
 
@@ -137,6 +138,25 @@ def test_chat_takes_its_turns_from_a_file(tmp_path, last):
     assert done.returncode == 0, done.stderr
     answers = done.stdout.splitlines()
     assert len(answers) == 2 and "Paris" in answers[1]
+
+
+@pytest.mark.parametrize("soft, hard, warns", [(256, 16384, False), (256, 512, True)])
+def test_the_limit_of_open_files_is_raised_or_warned_about(tmp_path, soft, hard, warns):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    processes.require_files()
+    flags = ["--port", "0", "--bus-bind", f"ipc://{tmp_path}/g", "--scheduler", f"ipc://{tmp_path}/s"]
+    command = [str(processes.TROUPE), "gateway", "--log-format", "json", *flags]
+    with subprocess.Popen(command, preexec_fn=limit, stderr=subprocess.PIPE, text=True) as gateway:
+        lines = []
+        while not lines or '"listens"' not in lines[-1]:
+            lines.append(gateway.stderr.readline())
+            assert lines[-1], "it ended"
+        limits = open(f"/proc/{gateway.pid}/limits").read()
+        gateway.terminate()
+    assert f" {hard} " in next(line for line in limits.splitlines() if line.startswith("Max open files"))[:40]
+    assert any("limit of open files" in line for line in lines) == warns, lines
 
 
 def test_health_tells_whether_a_process_is_well(serve):
