@@ -1,6 +1,8 @@
 """The command line: help for people, clear errors for mistakes, one question and its answer."""
 
+import os
 import resource
+import signal
 import subprocess
 import time
 
@@ -138,6 +140,25 @@ def test_chat_takes_its_turns_from_a_file(tmp_path, last):
     assert done.returncode == 0, done.stderr
     answers = done.stdout.splitlines()
     assert len(answers) == 2 and "Paris" in answers[1]
+
+
+@pytest.mark.parametrize("command", ["tokenizer", "serve"])
+def test_a_process_that_still_loads_its_model_ends_when_told(tmp_path, command):
+    processes.require_files()
+    os.mkfifo(tmp_path / "template")  # to be opened for ever
+    flags = ["--model", processes.MODEL, "--chat-template", tmp_path / "template"]
+    if command == "tokenizer":
+        flags += ["--scheduler", f"ipc://{tmp_path}/s", "--gateway", f"ipc://{tmp_path}/g"]
+    else:
+        flags += ["--port", "0"]
+    with subprocess.Popen([processes.TROUPE, command, *flags], stderr=subprocess.DEVNULL) as loading:
+        time.sleep(2)
+        assert loading.poll() is None
+        loading.terminate()
+        try:
+            assert loading.wait(5) == -signal.SIGTERM
+        finally:
+            loading.kill()
 
 
 @pytest.mark.parametrize("soft, hard, warns", [(256, 16384, False), (256, 512, True)])
