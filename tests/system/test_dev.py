@@ -52,7 +52,8 @@ HELLO = """/v1/chat/completions --json '{"messages": [{"role": "user", "content"
 
 def test_run_says_when_it_is_ready(first_words):
     port = processes.free_port()
-    assert f"Ready: curl http://127.0.0.1:{port}{HELLO}\n" in first_words("Ready: ", "--host", "0.0.0.0", "--port", port)
+    said = first_words("Ready: ", "--host", "0.0.0.0", "--port", port)
+    assert f"Ready: curl http://127.0.0.1:{port}{HELLO}\n" in said
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
