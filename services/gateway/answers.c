@@ -47,6 +47,7 @@ static void answer_free(answer *a)
     for (uint32_t i = 0; i < a->n_runs; i++)
         run_forget(g, &a->runs[i]);
     actor_timer_cancel(g->actor, &a->deadline);
+    actor_timer_cancel(g->actor, &a->silence);
     if (g->http)
         http_attach(g->http, a->handle, NULL);
     *(a->previous ? &a->previous->next : &g->answers) = a->next;
@@ -71,49 +72,87 @@ static void on_deadline(void *self, actor_timer *timer)
     (void)self;
 }
 
-/* Every choice gets the rule's text. Reads nothing of `a` once its last choice ended. */
-static void answer_from_rule(answer *a, const front_answer *rule)
+/* Every choice of the run gets the rule's text. False: the answer is gone. */
+static bool run_from_rule(run *r, const front_answer *rule)
 {
-    uint32_t   n_runs = a->n_runs, n_choices = a->n_choices;
-    text_delta d       = text_delta_defaults;
-    a->from_front_rule = true;
-    d.text             = rule->answer;
-    d.finish           = rule->finish;
-    d.stop_reason      = rule->finish == FINISH_REASON_CONTENT_FILTER ? span_of(rule->name) : (span){0};
-    for (uint32_t i = 0; i < n_runs; i++)
-        for (uint32_t c = 0; c < n_choices; c++) {
-            d.choice = c;
-            if (!run_deliver(&a->runs[i], &d))
-                return;
-        }
+    uint32_t   n_choices = r->n_choices;
+    text_delta d         = text_delta_defaults;
+    d.text               = rule->answer;
+    d.finish             = rule->finish;
+    d.stop_reason        = rule->finish == FINISH_REASON_CONTENT_FILTER ? span_of(rule->name) : (span){0};
+    for (uint32_t c = 0; c < n_choices; c++) {
+        d.choice = c;
+        if (!run_deliver(r, &d))
+            return false;
+    }
+    return true;
 }
 
-void answer_start(answer *a, double timeout_s, span question)
+/* What front rules look at: the last user message, or the prompt when it is text. */
+static span question_of(const run *r)
 {
-    gateway     *g     = a->gateway;
-    double       limit = g->options->request_timeout_s;
-    front_answer rule;
-    error        err;
+    const text_request *body     = r->type == MSG_TEXT_REQUEST ? r->body : &text_request_defaults;
+    span                question = body->kind == PROMPT_KIND_TEXT ? body->prompt : (span){0};
+    for (uint32_t i = 0; body->kind == PROMPT_KIND_CHAT && i < body->n_messages; i++)
+        if (span_is(body->messages[i].role, "user"))
+            question = body->messages[i].content;
+    return question;
+}
+
+/* found[i].name is NULL where no rule knows the question of run i. All rules are tried on all of them, so that nobody
+ * slips past a rule in company; what would keep everybody waiting for too long is refused. */
+static bool match_rules(const answer *a, front_answer *found, uint32_t *n_found, error *err)
+{
+    enum { MATCH_RUNS_MS = 200 };
+    const gateway *g        = a->gateway;
+    int64_t        until_ns = gateway_now_ns(g) + MATCH_RUNS_MS * NS_PER_MS;
+    for (uint32_t i = 0; g->rules && i < a->n_runs; i++) {
+        span question = question_of(&a->runs[i]);
+        *n_found += question.size && front_rules_match(g->rules, question, &found[i]);
+        if (i + 1 < a->n_runs && gateway_now_ns(g) > until_ns)
+            return error_set(err, ERR_TOO_LARGE, "so many long prompts are not taken at once; send them one by one");
+    }
+    return true;
+}
+
+/* Runs that a rule knows are answered, the others wait for a tokenizer. */
+static void begin_runs(answer *a, const front_answer *found)
+{
+    gateway *g = a->gateway;
+    error    err;
+    for (uint32_t i = 0, n = a->n_runs; i < n; i++) {
+        if (found[i].name) {
+            if (!run_from_rule(&a->runs[i], &found[i]))
+                return;
+        } else if (!run_new_id(g, &a->runs[i], &err)) {
+            answer_refuse(a, &err, (span){0}, 0);
+            return;
+        } else {
+            run_wait(g, &a->runs[i]);
+        }
+    }
+    runs_pump(g);
+}
+
+void answer_start(answer *a, double timeout_s)
+{
+    gateway      *g       = a->gateway;
+    double        limit   = g->options->request_timeout_s;
+    uint32_t      n_found = 0;
+    front_answer *found   = arena_take_array(a->memory, a->n_runs, sizeof *found);
+    error         err;
     if (timeout_s > 0 && timeout_s < limit)
         limit = timeout_s;
     a->deadline_unix_ms = clock_unix_ms(actor_clock(g->actor)) + (int64_t)(limit * 1e3);
     gateway_timer_set(g, &a->deadline, (int64_t)(limit * 1e9), on_deadline);
-    if (g->rules && question.size && front_rules_match(g->rules, question, &rule)) {
-        answer_from_rule(a, &rule);
+    bool ok = found ? match_rules(a, found, &n_found, &err)
+                    : error_set(&err, ERR_TOO_LARGE, "the request needs more memory than this server gives to one");
+    if (!ok || (n_found < a->n_runs && !gateway_may_take(g, a, &err))) {
+        answer_refuse(a, &err, (span){0}, error_may_retry(err.code) ? 1000 : 0);
         return;
     }
-    if (!gateway_may_take(g, a, &err)) {
-        answer_refuse(a, &err, (span){0}, 1000);
-        return;
-    }
-    for (uint32_t i = 0; i < a->n_runs; i++) {
-        if (!run_new_id(g, &a->runs[i], &err)) {
-            answer_refuse(a, &err, (span){0}, 0);
-            return;
-        }
-        run_wait(g, &a->runs[i]);
-    }
-    runs_pump(g);
+    a->from_front_rule = n_found > 0;
+    begin_runs(a, found);
 }
 
 /* ---- what it cost ---- */

@@ -159,15 +159,6 @@ static bool fill_request(gateway *g, answer *a, text_request *body, const char *
     return body->sampling.seed != 0 || random_bytes(&body->sampling.seed, sizeof body->sampling.seed, err);
 }
 
-static span question_of(const text_request *body)
-{
-    span question = body->kind == PROMPT_KIND_TEXT ? body->prompt : (span){0};
-    for (uint32_t i = 0; body->kind == PROMPT_KIND_CHAT && i < body->n_messages; i++)
-        if (span_is(body->messages[i].role, "user"))
-            question = body->messages[i].content;
-    return question;
-}
-
 void bus_on_request(void *self, const message *m)
 {
     const text_request *asked = m->body;
@@ -179,7 +170,7 @@ void bus_on_request(void *self, const message *m)
     text_request *body = a->runs[0].body;
     a->sums            = true;
     if (fill_request(self, a, body, &field, &err))
-        answer_start(a, timeout_of(self, m->envelope), question_of(body));
+        answer_start(a, timeout_of(self, m->envelope));
     else
         answer_refuse(a, &err, span_of(field), 0);
 }
@@ -188,14 +179,14 @@ void bus_on_encode(void *self, const message *m)
 {
     answer *a = take_in(self, m, "encode", 0);
     if (a)
-        answer_start(a, timeout_of(self, m->envelope), (span){0});
+        answer_start(a, timeout_of(self, m->envelope));
 }
 
 void bus_on_decode(void *self, const message *m)
 {
     answer *a = take_in(self, m, "decode", 0);
     if (a)
-        answer_start(a, timeout_of(self, m->envelope), (span){0});
+        answer_start(a, timeout_of(self, m->envelope));
 }
 
 void bus_on_cancel(void *self, const message *m)

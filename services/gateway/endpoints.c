@@ -274,10 +274,12 @@ static void post_generation(const call *c, openai_api api)
     }
     a->handle = c->http->handle;
     http_attach(g->http, a->handle, a);
-    if (fill_answer(a, c, &r, &err))
-        answer_start(a, r.timeout_s, r.question);
-    else
+    if (fill_answer(a, c, &r, &err)) {
+        http_answer_expect_silence(a);
+        answer_start(a, r.timeout_s);
+    } else {
         answer_refuse(a, &err, (span){0}, 0);
+    }
 }
 
 static void post_chat(const call *c)
@@ -321,7 +323,7 @@ static void post_text(const call *c, uint16_t type)
     a->runs[0].type = type;
     a->runs[0].body = body;
     http_attach(g->http, a->handle, a);
-    answer_start(a, 0, (span){0});
+    answer_start(a, 0);
 }
 
 static void post_tokenize(const call *c)

@@ -287,7 +287,8 @@ static bool take_document(rules_parser *p)
 {
     yaml_node_t *root = yaml_document_get_root_node(p->document);
     if (!root)
-        return true; /* an empty file has no rules */
+        return error_set(p->err, ERR_INVALID, /* or it is being written just now */
+                         "%s: the file is empty; one without rules says \"rules: []\"", p->file);
     yaml_node_pair_t *pair = root->type == YAML_MAPPING_NODE ? root->data.mapping.pairs.start : NULL;
     if (!pair || pair + 1 != root->data.mapping.pairs.top ||
         !span_is(text_of(yaml_document_get_node(p->document, pair->key)), "rules"))
@@ -389,6 +390,7 @@ static char *read_file(const char *path, size_t *bytes, struct stat *seen, error
     int     fd   = open(path, O_RDONLY | O_CLOEXEC);
     char   *text = fd >= 0 ? malloc(FRONT_FILE_BYTES_MAX + 1) : NULL;
     ssize_t n    = 1;
+    bool    ok   = false;
     *bytes       = 0;
     memset(seen, 0, sizeof *seen);
     while (text && n > 0 && *bytes <= FRONT_FILE_BYTES_MAX) {
@@ -399,9 +401,10 @@ static char *read_file(const char *path, size_t *bytes, struct stat *seen, error
         error_set(err, ERR_IO, "%s: %s", path, strerror(errno));
     else if (*bytes > FRONT_FILE_BYTES_MAX)
         error_set(err, ERR_TOO_LARGE, "%s: a file of rules has at most %d bytes", path, FRONT_FILE_BYTES_MAX);
+    else if (seen->st_nlink == 0)
+        error_set(err, ERR_IO, "%s: the file was removed while it was read", path);
     else
-        n = 0;
-    bool ok = text && n == 0 && *bytes <= FRONT_FILE_BYTES_MAX && seen->st_nlink > 0;
+        ok = true;
     if (fd >= 0)
         close(fd);
     if (!ok)

@@ -10,7 +10,11 @@
  *
  * `exact` compares the whole question without the spaces around it, `keyword` looks for the words with word boundaries,
  * `regex` is PCRE2. Matching is bounded, so that no pattern hangs the gateway: a question that reaches the bound
- * matches nothing. The first rule that matches answers. */
+ * matches nothing. The first rule that matches answers.
+ *
+ * Looked at are the last user message of a chat, and each text prompt of a completion: a list may have some that a rule
+ * answers and others that the model does. Not looked at: prompts of token ids, system and earlier messages, answers,
+ * and questions over FRONT_QUESTION_BYTES_MAX or that are not UTF-8. */
 #ifndef TROUPE_GATEWAY_FRONT_RULES_H
 #define TROUPE_GATEWAY_FRONT_RULES_H
 

@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 enum { TICK_MS = 1000 };
 static const size_t out_bytes = 64 << 20; /* the largest text.delta with every byte escaped; touched as it is used */
@@ -23,6 +24,8 @@ const option_row gateway_option_rows[] = {
                   "YAML file of canned answers, given before the model is asked. Read again when it changes."),
     OPTION_DOUBLE(gateway_options, request_timeout_s, "--request-timeout", "SECONDS", 600, 0.01, 1e6,
                   "Deadline of a request; its own field `timeout` may shorten it."),
+    OPTION_DOUBLE(gateway_options, stream_ping_s, "--stream-ping", "SECONDS", 15, 0, 3600,
+                  "A stream that was silent for so long says `: ping`, also before its first text; 0: never."),
     OPTION_DOUBLE(gateway_options, resume_wait_s, "--resume-wait", "SECONDS", 10, 0, 1e6,
                   "How long accepted requests wait for a part of the system that went away."),
     OPTION_UINT(gateway_options, max_requests, "--max-requests", "N", 4096, 1, 1 << 20,
@@ -315,6 +318,17 @@ static void on_text_decoded(void *self, const message *m)
 
 /* ---- life ---- */
 
+/* Connections past the limit wait unseen in the system's queue: better told at the start than looked for later. */
+static void warn_of_few_files(uint64_t connections)
+{
+    enum { OTHER_FILES = 256 }; /* the bus, logs, files that are read again */
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < connections + OTHER_FILES)
+        log_warn("the limit of open files is too low for all connections",
+                 "limit=%llu max_connections=%llu needed=%llu", (unsigned long long)files.rlim_cur,
+                 (unsigned long long)connections, (unsigned long long)connections + OTHER_FILES);
+}
+
 static bool open_http(gateway *g, error *err)
 {
     const gateway_options *o       = g->options;
@@ -330,8 +344,10 @@ static bool open_http(gateway *g, error *err)
     options.connections            = (uint32_t)o->max_connections;
     options.connections_per_peer   = (uint32_t)o->max_connections_per_peer;
     options.limits.body_bytes      = o->max_body_bytes;
+    options.ping_ms                = (uint32_t)(o->stream_ping_s * 1e3);
     if (!o->tls_cert != !o->tls_key)
         return error_set(err, ERR_INVALID, "--tls-cert and --tls-key need each other");
+    warn_of_few_files(o->max_connections);
     g->http = http_server_new(g->base, &options, &handler, err);
     return g->http != NULL;
 }

@@ -18,6 +18,7 @@ typedef struct {
     const char *tls_cert, *tls_key;   /* both NULL: plain HTTP */
     const char *front_rules;          /* NULL: none */
     double      request_timeout_s;    /* the deadline of a request that names none, and the longest it may name */
+    double      stream_ping_s;        /* how long a stream may be silent; 0: for ever */
     double      resume_wait_s;        /* how long requests wait for a part of the system that is away */
     uint64_t    max_requests;         /* in hand, in all */
     uint64_t    max_waiting;          /* of them, waiting for a tokenizer's credit */

@@ -1,6 +1,7 @@
 /* What an HTTP client sees: one JSON body, or a stream of server-sent events.
  *
- * A stream begins with its first text, so that a request refused before that still gets its proper status. */
+ * A stream begins with its first text, so that a request refused before that still gets its proper status; or, when
+ * that text is long in coming, with a ping, so that nobody between here and the client takes the silence for death. */
 #include "services/gateway/state.h"
 
 #include "base/log.h"
@@ -77,6 +78,23 @@ static void begin_stream(answer *a)
         return;
     a->streaming = true;
     http_stream_begin(a->gateway->http, a->handle, &head);
+}
+
+static void on_silence(void *self, actor_timer *timer)
+{
+    answer *a = (answer *)((char *)timer - offsetof(answer, silence));
+    (void)self;
+    if (a->streaming)
+        return; /* from here on the connection itself sees to it */
+    begin_stream(a);
+    http_stream_write(a->gateway->http, a->handle, SPAN(": ping\n\n"));
+}
+
+void http_answer_expect_silence(answer *a)
+{
+    const gateway *g = a->gateway;
+    if (a->stream && g->options->stream_ping_s > 0)
+        gateway_timer_set(a->gateway, &a->silence, (int64_t)(g->options->stream_ping_s * 1e9), on_silence);
 }
 
 /* ---- collecting ---- */

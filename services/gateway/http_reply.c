@@ -197,7 +197,7 @@ bool http_stream_begin(http_server *server, http_handle handle, const http_reply
     c->progress_ns = c->written_ns = http_now_ns();
     bufferevent_setwatermark(c->bev, EV_WRITE, server->options.backlog_full_bytes / 2, 0);
     event_add(&c->deadline, &server->waits.stall);
-    if (c->events && !c->head_only)
+    if (c->events && !c->head_only && server->options.ping_ms > 0)
         event_add(&c->ping, &server->waits.ping);
     return true;
 }

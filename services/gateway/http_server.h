@@ -37,7 +37,7 @@ typedef struct {
     uint32_t    body_bytes_per_s;     /* ... a second more for each of these many bytes that came */
     uint32_t    idle_ms;              /* between two requests */
     uint32_t    stall_ms;             /* unsent bytes and none taken by the client */
-    uint32_t    ping_ms;              /* a silent event stream says ": ping" */
+    uint32_t    ping_ms;              /* a silent event stream says ": ping"; 0: never */
     uint32_t    linger_ms;            /* a closing connection still reads, so that its last response isn't reset */
     bool        half_close_is_gone;   /* a client that shut down its sending side counts as gone */
 } http_server_options;

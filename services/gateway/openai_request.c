@@ -1,6 +1,7 @@
 /* The fields of a request: tables of numbers and switches, then what takes more than a row. */
 #include "services/gateway/openai_request.h"
 
+#include "base/json_shape.h"
 #include "base/utf8.h"
 
 #include <math.h>
@@ -129,43 +130,37 @@ bool openai_refuse(openai_parser *p, error_code code, const char *field, const c
     return error_set(&p->fault->error, code, "%s", text);
 }
 
-/* Bounds what jansson is going to build: depth and values, counted without building anything. */
-static bool check_shape(openai_parser *p, span body)
+/* Why jansson did not take it, for a person who has to find the place. */
+static const char *json_complaint(const json_error_t *why)
 {
-    uint32_t depth = 0, n_values = 0;
-    bool     in_string = false;
-    for (size_t i = 0; i < body.size; i++) {
-        char c = body.data[i];
-        if (in_string) {
-            i += c == '\\';
-            in_string = c != '"';
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '[' || c == '{') {
-            if (++depth > OPENAI_JSON_DEPTH_MAX)
-                return openai_refuse(p, ERR_TOO_LARGE, "", "the JSON is nested deeper than %d", OPENAI_JSON_DEPTH_MAX);
-            n_values++;
-        } else if (c == ']' || c == '}') {
-            depth -= depth > 0;
-        } else if (c == ',' && ++n_values > OPENAI_JSON_VALUES_MAX) {
-            return openai_refuse(p, ERR_TOO_LARGE, "", "the JSON has more than %d values", OPENAI_JSON_VALUES_MAX);
-        }
+    switch (json_error_code(why)) {
+    case json_error_duplicate_key:
+        return "the body has a field twice";
+    case json_error_null_byte_in_key:
+        return "the name of a field has a NUL in it";
+    case json_error_invalid_utf8:
+        return "the body is not UTF-8";
+    case json_error_premature_end_of_input:
+        return "the body ends before its JSON does";
+    case json_error_numeric_overflow:
+        return "a number is out of range: whole numbers have 64 bits and a sign, others are IEEE doubles";
+    default:
+        return "the body is not JSON as RFC 8259 has it";
     }
-    return true;
 }
 
 json_t *openai_json(openai_parser *p, span body)
 {
     json_error_t why;
-    if (!check_shape(p, body))
+    error        shape;
+    uint32_t     n_values = JSON_REQUEST_VALUES_MAX;
+    if (!json_shape_check(body, JSON_REQUEST_DEPTH_MAX, &n_values, &shape)) {
+        openai_refuse(p, shape.code, "", "%s", shape.text);
         return NULL;
-    json_t *root = json_loadb(body.data, body.size, JSON_REJECT_DUPLICATES, &why);
+    }
+    json_t *root = json_loadb(body.data, body.size, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &why);
     if (!root) {
-        openai_refuse(p, ERR_INVALID, "", "the body is not JSON as RFC 8259 has it: line %d, column %d", why.line,
-                      why.column);
-        if (json_error_code(&why) == json_error_duplicate_key)
-            openai_refuse(p, ERR_INVALID, "", "the body has a field twice, at line %d, column %d", why.line,
-                          why.column);
+        openai_refuse(p, ERR_INVALID, "", "%s: line %d, column %d", json_complaint(&why), why.line, why.column);
         return NULL;
     }
     if (!json_is_object(root)) {
@@ -518,8 +513,6 @@ static bool take_prompt(openai_parser *p, const json_t *root, openai_request *ou
             return openai_refuse(p, ERR_INVALID, "prompt", "is missing");
         if (!openai_prompts(p, prompt, &out->n_prompts, &out->prompts))
             return false;
-        if (out->n_prompts == 1)
-            out->question = out->prompts[0].text;
         if (out->n_prompts * out->request.n > OPENAI_CHOICES_MAX)
             return openai_refuse(p, ERR_TOO_LARGE, "n", "%u prompts times %u choices are over %d", out->n_prompts,
                                  out->request.n, OPENAI_CHOICES_MAX);
@@ -530,9 +523,6 @@ static bool take_prompt(openai_parser *p, const json_t *root, openai_request *ou
     out->request.kind = PROMPT_KIND_CHAT;
     if (!openai_messages(p, get(root, "messages"), &out->request.n_messages, &out->request.messages))
         return false;
-    for (uint32_t i = 0; i < out->request.n_messages; i++)
-        if (span_is(out->request.messages[i].role, "user"))
-            out->question = out->request.messages[i].content;
     if (out->request.continue_final_message && get(root, "add_generation_prompt") && out->request.add_generation_prompt)
         return openai_refuse(p, ERR_INVALID, "continue_final_message", "excludes add_generation_prompt");
     if (out->request.continue_final_message)

@@ -17,8 +17,6 @@ typedef enum { OPENAI_CHAT = 1, OPENAI_COMPLETION = 2 } openai_api;
 enum {
     OPENAI_PROMPTS_MAX        = 256, /* prompts of one completion request */
     OPENAI_CHOICES_MAX        = 1024,
-    OPENAI_JSON_DEPTH_MAX     = 48,
-    OPENAI_JSON_VALUES_MAX    = 1200000,
     OPENAI_TOKENS_MAX         = 1048576,
     OPENAI_COMPLETION_DEFAULT = 16, /* max_tokens of a completion that doesn't say, as OpenAI has it */
 };
@@ -38,7 +36,6 @@ typedef struct {
     const openai_prompt *prompts; /* completions */
     span                 model;   /* as the client says it; empty when it does not */
     span                 user;
-    span                 question;  /* the last user message, or the only prompt: what front rules look at */
     double               timeout_s; /* 0: the server's */
     bool                 stream, include_usage;
     bool                 has_seed;

@@ -103,6 +103,7 @@ struct answer {
     http_handle   handle; /* HTTP */
     openai_answer head;
     bool          stream, streaming;
+    actor_timer   silence; /* until a stream that has no text yet begins all the same */
 
     peer    *client; /* the bus */
     envelope about;  /* of the client's message */
@@ -159,8 +160,8 @@ bool gateway_may_take(gateway *g, const answer *a, error *err);
  * the bodies. NULL (memory freed) with *err. */
 answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t n_runs, uint32_t n_choices, error *err);
 
-/* Sends every run, or answers from a front rule that `question` matches. `timeout_s` 0: the server's. */
-void answer_start(answer *a, double timeout_s, span question);
+/* Sends every run but those that a front rule answers. `timeout_s` 0: the server's. */
+void answer_start(answer *a, double timeout_s);
 
 /* All three free the answer. */
 void answer_finish(answer *a);
@@ -185,6 +186,7 @@ bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
 
 /* http_answers.c */
 extern const answer_sink http_sink;
+void http_answer_expect_silence(answer *a); /* a stream whose text is long in coming begins without */
 void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms);
 void http_reply_json(gateway *g, http_handle handle, int status, json_out *j);
 

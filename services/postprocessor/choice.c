@@ -20,6 +20,14 @@ size_t choice_output_bytes_max(const tokenizer *t)
     return 2 * filter_output_bytes_max(detokenizer_text_bytes(t));
 }
 
+static void on_said(void *self, bool is_covered)
+{
+    choice *c = self;
+    if (is_covered && c->held_logprobs)
+        held_logprobs_cover(c->held_logprobs, c->n_said);
+    c->n_said++;
+}
+
 bool choice_init(choice *c, arena *memory, const choice_options *options, error *err)
 {
     const output_params *output = options->output;
@@ -31,6 +39,8 @@ bool choice_init(choice *c, arena *memory, const choice_options *options, error 
         return false;
     if (options->filter)
         c->filter = filter_stream_new(memory, options->filter, err);
+    if (c->filter)
+        filter_stream_watch(c->filter, on_said, c);
     return !options->filter || c->filter;
 }
 
@@ -39,6 +49,38 @@ span choice_printed(const choice *c, uint32_t token)
     if (!c->options.output->special_tokens && tokenizer_is_special(c->options.tokenizer, token))
         return (span){0};
     return tokenizer_token_bytes(c->options.tokenizer, token);
+}
+
+/* ---- log probabilities ---- */
+
+bool choice_holds_logprobs(const choice *c)
+{
+    return c->filter || c->options.output->n_stop > 0;
+}
+
+/* A token that ends inside a character has a part in it. */
+void choice_hold_logprob(choice *c, const token_logprob *scored, bool is_printed)
+{
+    text_position end = c->position;
+    if (is_printed)
+        text_position_advance(&end, choice_printed(c, scored->token));
+    bool is_part = is_printed && end.n_partial > 0;
+    held_logprobs_add(c->held_logprobs, scored, c->position.n_characters, end.n_characters + is_part);
+}
+
+const held_logprob *choice_next_logprob(choice *c)
+{
+    return c->held_logprobs ? held_logprobs_next(c->held_logprobs, c->n_said) : NULL;
+}
+
+/* ---- text ---- */
+
+static uint32_t n_characters(span utf8)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < utf8.size; i++)
+        n += ((uint8_t)utf8.data[i] & 0xc0) != 0x80;
+    return n;
 }
 
 /* False when the filter blocks. */
@@ -50,6 +92,7 @@ static bool say(choice *c, span text, filter_output *out)
     if (text.size > 0)
         memcpy(out->data + out->size, text.data, text.size);
     out->size += text.size;
+    c->n_said += n_characters(text);
     return true;
 }
 

@@ -4,6 +4,7 @@
 #define TROUPE_POSTPROCESSOR_CHOICE_H
 
 #include "bus/messages.h"
+#include "postprocessor/held_logprobs.h"
 #include "postprocessor/output_filter.h"
 #include "postprocessor/repetition.h"
 #include "postprocessor/text_position.h"
@@ -24,7 +25,9 @@ typedef struct {
     detokenizer   *detokenizer;
     filter_stream *filter; /* NULL: none */
     repetition     repetition;
-    text_position  position; /* of the next token */
+    text_position  position;      /* of the next token */
+    uint32_t       n_said;        /* characters before it that left: as they are, or covered by the filter */
+    held_logprobs *held_logprobs; /* NULL: none waits */
     uint32_t       n_tokens;
     uint32_t       n_held; /* the last tokens, which no delta accounted for yet */
     uint32_t       held[CHOICE_HELD_MAX];
@@ -52,6 +55,16 @@ choice_end choice_push(choice *c, uint32_t token, filter_output *out);
 
 /* Ends it: appends what was kept back. The reason is another than `reason` when the last text was blocked. */
 choice_end choice_finish(choice *c, finish_reason reason, filter_output *out);
+
+/* Whether text is kept back, or covered, and log probabilities with it: between choice_hold_logprob and
+ * choice_next_logprob. */
+bool choice_holds_logprobs(const choice *c);
+
+/* Of the token that is pushed next; `is_printed` false: it has no text. c->held_logprobs is there. */
+void choice_hold_logprob(choice *c, const token_logprob *scored, bool is_printed);
+
+/* One whose text left as it is; NULL: none. Valid until the next one is held. */
+const held_logprob *choice_next_logprob(choice *c);
 
 /* The bytes that `token` prints as; empty for a control token that is skipped. */
 span choice_printed(const choice *c, uint32_t token);

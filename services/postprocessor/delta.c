@@ -8,14 +8,14 @@ enum { TOKEN_BYTES_MAX = 1024 }; /* the schema's */
 size_t delta_bytes(void)
 {
     return DELTA_TEXT_BYTES + DELTA_TOKENS_MAX * (sizeof(uint32_t) + sizeof(text_logprob)) +
-           DELTA_TOKENS_MAX * DELTA_TOP_MAX * sizeof(text_top) + 4 * 16;
+           DELTA_TOKENS_MAX * LOGPROB_TOP_MAX * sizeof(text_top) + 4 * 16;
 }
 
 bool delta_init(delta *d, arena *memory, error *err)
 {
     d->tokens        = arena_take_array(memory, DELTA_TOKENS_MAX, sizeof *d->tokens);
     d->logprobs      = arena_take_array(memory, DELTA_TOKENS_MAX, sizeof *d->logprobs);
-    d->top           = arena_take_array(memory, DELTA_TOKENS_MAX * DELTA_TOP_MAX, sizeof *d->top);
+    d->top           = arena_take_array(memory, DELTA_TOKENS_MAX * LOGPROB_TOP_MAX, sizeof *d->top);
     d->text.data     = arena_take(memory, DELTA_TEXT_BYTES);
     d->text.capacity = DELTA_TEXT_BYTES;
     return (d->tokens && d->logprobs && d->top && d->text.data) ||
@@ -49,7 +49,7 @@ void delta_add_logprob(delta *d, const tokenizer *t, uint32_t token, const token
     uint32_t      n   = 0;
     if (scored)
         n = scored->n_top_tokens < scored->n_top_logprobs ? scored->n_top_tokens : scored->n_top_logprobs;
-    n    = n < DELTA_TOP_MAX ? n : DELTA_TOP_MAX;
+    n    = n < LOGPROB_TOP_MAX ? n : LOGPROB_TOP_MAX;
     *out = (text_logprob){.token       = token,
                           .logprob     = scored ? scored->logprob : 0,
                           .bytes       = bytes_of(t, token),

@@ -5,8 +5,7 @@
 #include "postprocessor/stream.h"
 
 enum {
-    DELTA_TOKENS_MAX = 256, /* with log probabilities that is a message of a few MB */
-    DELTA_TOP_MAX    = 64,
+    DELTA_TOKENS_MAX = 256,     /* with log probabilities that is a message of a few MB */
     DELTA_TEXT_BYTES = 8 << 20, /* what the schema allows */
     DELTA_TEXT_SENT  = 1 << 20, /* a delta with so much text is sent, and another begun */
 };
@@ -17,7 +16,7 @@ typedef struct {
     filter_output text;
     uint32_t     *tokens;   /* [DELTA_TOKENS_MAX] */
     text_logprob *logprobs; /* [DELTA_TOKENS_MAX] */
-    text_top     *top;      /* [DELTA_TOKENS_MAX * DELTA_TOP_MAX] */
+    text_top     *top;      /* [DELTA_TOKENS_MAX * LOGPROB_TOP_MAX] */
 } delta;
 
 /* Takes its arrays from `memory`. */

@@ -26,6 +26,8 @@ struct filter_stream {
     uint32_t           blocked_by;
     uint32_t           block; /* keyword that ends the text once this character is done; FILTER_NONE */
     uint64_t           block_start;
+    void (*said)(void *self, bool is_covered); /* NULL: nobody watches */
+    void *watcher;
 };
 
 _Static_assert(sizeof(filter_stream) + (FILTER_KEYWORD_BYTES_MAX + 1) * sizeof(waiting_character) + 32 <=
@@ -46,6 +48,12 @@ filter_stream *filter_stream_new(arena *memory, output_filter *f, error *err)
     s->blocked_by = UINT32_MAX;
     s->block      = FILTER_NONE;
     return s;
+}
+
+void filter_stream_watch(filter_stream *s, void (*said)(void *self, bool is_covered), void *self)
+{
+    s->said    = said;
+    s->watcher = self;
 }
 
 size_t filter_output_bytes_max(size_t text_bytes)
@@ -141,6 +149,8 @@ static void put_until(filter_stream *s, uint64_t end, filter_output *out)
 {
     for (; s->n_out < end; s->n_out++) {
         const waiting_character *c = character_at(s, s->n_out);
+        if (s->said)
+            s->said(s->watcher, c->cover != 0);
         if (c->cover & COVER_REPLACE) {
             if (c->replaced == FILTER_NONE || c->cover & COVER_CONTINUES)
                 continue;

@@ -70,6 +70,10 @@ typedef struct filter_stream filter_stream;
 /* Takes at most FILTER_STREAM_BYTES_MAX of the arena. `f` must outlive the stream. */
 filter_stream *filter_stream_new(arena *memory, output_filter *f, error *err);
 
+/* Calls `said` for each character of the text that left, in order: covered ones were masked or replaced. What a rule
+ * blocked never leaves. */
+void filter_stream_watch(filter_stream *s, void (*said)(void *self, bool is_covered), void *self);
+
 /* What filter_stream_push of a text of text_bytes, or filter_stream_finish (of 0), appends at most with any rules. */
 size_t filter_output_bytes_max(size_t text_bytes);
 

@@ -326,7 +326,7 @@ static bool send_echo(postprocessor *p, stream *s, const gen_open *body)
         text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], body->prompt[0]));
     }
     for (uint32_t i = 0; i < s->n_choices; i++) {
-        s->choices[i].position.n_characters = whole.n_characters;
+        s->choices[i].position.n_characters = s->choices[i].n_said = whole.n_characters;
         if (!s->choices[i].ended && !send_delta(p, s, i, &goes_on, (span){0}))
             return false;
     }
@@ -412,6 +412,10 @@ static void on_gen_open(void *self, const message *m)
         refuse_open(p, m, &err, field);
         return;
     }
+    char id[33];
+    request_id_print(&m->envelope->request, id);
+    log_debug("opened a stream", "run=%s attempt=%u choices=%u for=%s", id, m->envelope->attempt, s->n_choices,
+              s->reply_to);
     metric_set(p->metrics.streams, stream_table_n(p->streams));
     resume(p, s, m->body);
 }
@@ -445,6 +449,56 @@ static bool hold(postprocessor *p, choice *c)
     return true;
 }
 
+/* What the model would rather have said never went through the filter: nobody behind one is told. */
+static token_logprob without_unfiltered(const stream *s, const token_logprob *scored)
+{
+    token_logprob out = *scored;
+    if (s->filter)
+        out.n_top_tokens = out.n_top_logprobs = 0;
+    return out;
+}
+
+static bool make_logprob_memory(stream *s, error *err)
+{
+    s->logprob_memory = arena_new(s->n_choices * held_logprobs_bytes(), err);
+    for (uint32_t i = 0; s->logprob_memory && i < s->n_choices; i++)
+        s->choices[i].held_logprobs = held_logprobs_new(s->logprob_memory);
+    return s->logprob_memory != NULL;
+}
+
+/* A log probability tells its token's text, and waits while that may wait. False: the stream is gone. */
+static bool take_logprob(postprocessor *p, stream *s, choice *c, const gen_tokens *body, uint32_t i, bool is_printed)
+{
+    error         err;
+    token_logprob scored = without_unfiltered(s, &body->logprobs[i]);
+    scored.token         = body->tokens[i];
+    if (!choice_holds_logprobs(c)) {
+        delta_add_logprob(&p->delta, p->tokenizer, scored.token, &scored, c->position.n_characters);
+        return true;
+    }
+    if (!c->held_logprobs && !make_logprob_memory(s, &err)) {
+        give_up(p, s, &err);
+        return false;
+    }
+    choice_hold_logprob(c, &scored, is_printed);
+    return true;
+}
+
+/* False: the stream is gone. */
+static bool hand_out_logprobs(postprocessor *p, stream *s, uint32_t choice_index)
+{
+    choice *c = &s->choices[choice_index];
+    for (const held_logprob *l; (l = choice_next_logprob(c));) {
+        if (delta_is_full(&p->delta)) {
+            if (!send_delta(p, s, choice_index, &goes_on, (span){0}))
+                return false;
+            delta_begin(&p->delta, c->n_tokens, false);
+        }
+        delta_add_logprob(&p->delta, p->tokenizer, l->scored.token, &l->scored, l->first);
+    }
+    return true;
+}
+
 /* Pushes body->tokens[first..]. False: the stream is gone. */
 static bool push_tokens(postprocessor *p, stream *s, const gen_tokens *body, uint32_t first, choice_end *end)
 {
@@ -457,14 +511,16 @@ static bool push_tokens(postprocessor *p, stream *s, const gen_tokens *body, uin
                 return false;
             delta_begin(&p->delta, c->n_tokens, false);
         }
-        if (i < body->n_logprobs)
-            delta_add_logprob(&p->delta, p->tokenizer, token, &body->logprobs[i], c->position.n_characters);
+        if (i < body->n_logprobs && !take_logprob(p, s, c, body, i, !is_stop_token))
+            return false;
         p->delta.tokens[p->delta.n_tokens++] = token;
         if (is_stop_token)
             c->n_tokens++;
         else
             *end = choice_push(c, token, &p->delta.text);
         metric_add(p->metrics.tokens, 1);
+        if (!hand_out_logprobs(p, s, body->choice))
+            return false;
     }
     return true;
 }
@@ -494,6 +550,8 @@ static void on_gen_tokens(void *self, const message *m)
     bool ended_here = end.reason != FINISH_REASON_NONE;
     if (!ended_here && body->finish != FINISH_REASON_NONE)
         end = choice_finish(c, body->finish, &p->delta.text);
+    if (!hand_out_logprobs(p, s, body->choice))
+        return;
     if (end.reason != FINISH_REASON_NONE)
         end_choice(p, s, body->choice, &end, body->finish != FINISH_REASON_NONE, ended_here ? (span){0} : body->error);
     else if (p->delta.n_tokens > 0 && !hold(p, c))
@@ -530,7 +588,8 @@ static void on_gen_prompt(void *self, const message *m)
                 return;
             delta_begin(&p->delta, body->index + i, true);
         }
-        delta_add_logprob(&p->delta, p->tokenizer, token, &body->logprobs[i], s->prompt_position.n_characters);
+        token_logprob scored = without_unfiltered(s, &body->logprobs[i]);
+        delta_add_logprob(&p->delta, p->tokenizer, token, &scored, s->prompt_position.n_characters);
         text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], token));
     }
     s->n_prompt_scored = body->index + body->n_logprobs;

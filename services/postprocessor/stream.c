@@ -100,6 +100,7 @@ void stream_close(stream_table *t, stream *s)
     if (s->next)
         s->next->previous = s->previous;
     output_filter_release(&s->filter);
+    arena_free(&s->logprob_memory);
     arena_reset(s->memory);
     s->next_in_table = t->free;
     t->free          = s;

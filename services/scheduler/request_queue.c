@@ -307,6 +307,14 @@ static void queue_choices(scheduler *s, request *r)
     }
 }
 
+static void log_admitted(const request *r)
+{
+    char id[33];
+    request_id_print(&r->envelope.request, id);
+    log_debug("took a request", "run=%s attempt=%u prompt_tokens=%u choices=%u", id, r->envelope.attempt, r->n_prompt,
+              r->n_choices);
+}
+
 bool request_admit(scheduler *s, const message *m, error *err, span *field)
 {
     const gen_request *body  = m->body;
@@ -327,6 +335,7 @@ bool request_admit(scheduler *s, const message *m, error *err, span *field)
         return false;
     }
     link_request(s, r);
+    log_admitted(r);
     metadata_find_session(s, r);
     queue_choices(s, r);
     if (r->n_live == 0)

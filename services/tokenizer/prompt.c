@@ -39,8 +39,13 @@ static bool open_template(prompt_maker *p, const tokenizer_options *options, err
         FILE *file = fopen(path, "rb");
         if (!file)
             return error_set(err, ERR_IO, "--chat-template %s: %s", path, strerror(errno));
-        source = (span){file_text, fread(file_text, 1, sizeof file_text, file)};
+        source    = (span){file_text, fread(file_text, 1, sizeof file_text, file)};
+        int fault = ferror(file) ? errno : 0; /* a folder opens, and can't be read */
         fclose(file);
+        if (fault)
+            return error_set(err, ERR_IO, "--chat-template %s: %s", path, strerror(fault));
+        if (source.size == 0)
+            return error_set(err, ERR_INVALID, "--chat-template %s: the file is empty", path);
     }
     if (source.size == 0)
         return true;
@@ -135,28 +140,49 @@ static bool encode(prompt_maker *p, const text_part *parts, uint32_t n_parts, pr
     return true;
 }
 
-/* Cuts the rendered parts behind the last message's text, as transformers does, so that the model goes on with it. The
+static span trimmed(span text)
+{
+    while (text.size > 0 && strchr(" \t\r\n", text.data[text.size - 1]) && text.data[text.size - 1])
+        text.size--;
+    while (text.size > 0 && strchr(" \t\r\n", text.data[0]) && text.data[0])
+        text = (span){text.data + 1, text.size - 1};
+    return text;
+}
+
+/* Where `last` ends inside this part, at most `reach` bytes before the part's end; NULL: nowhere. */
+static const char *find_end(const text_part *part, const char *begin, span last, size_t reach)
+{
+    const char *part_end = part->text.data + part->text.size;
+    for (const char *end = part_end; end > part->text.data && (size_t)(end - begin) >= last.size; end--) {
+        if ((size_t)(part_end - end) > reach)
+            break;
+        if (memcmp(end - last.size, last.data, last.size) == 0)
+            return end;
+    }
+    return NULL;
+}
+
+/* Cuts the rendered parts behind the last message's text, as transformers does, so that the model goes on with it. That
+ * text is a value: what the template itself wrote behind it ("<|im_end|>") may look like it, and is not meant. The
  * parts lie behind one another in memory. What a template writes after a message is short; looking no further back
  * keeps a hostile message from costing the square of its length. */
 static bool cut_after(text_part *parts, uint32_t *n_parts, span last)
 {
-    const char *begin = *n_parts ? parts[0].text.data : NULL, *found = NULL;
-    size_t      size = 0;
-    while (last.size > 0 && strchr(" \t\r\n", last.data[last.size - 1]) && last.data[last.size - 1])
-        last.size--;
-    while (last.size > 0 && strchr(" \t\r\n", last.data[0]) && last.data[0])
-        last = (span){last.data + 1, last.size - 1};
-    for (uint32_t i = 0; i < *n_parts; i++)
-        size += parts[i].text.size;
-    for (size_t end = size; last.size > 0 && end >= last.size && size - end <= AFTER_LAST_BYTES_MAX && !found; end--)
-        if (memcmp(begin + end - last.size, last.data, last.size) == 0)
-            found = begin + end;
-    for (uint32_t i = 0; found && i < *n_parts; i++)
-        if (found <= parts[i].text.data + parts[i].text.size) {
-            parts[i].text.size = (size_t)(found - parts[i].text.data);
-            *n_parts           = i + 1;
+    size_t n_behind = 0;
+    last            = trimmed(last);
+    for (uint32_t i = *n_parts; i > 0 && last.size > 0 && n_behind <= AFTER_LAST_BYTES_MAX; i--) {
+        text_part  *part = &parts[i - 1];
+        const char *end  = NULL;
+        if (!part->trusted)
+            end = find_end(part, parts[0].text.data, last, AFTER_LAST_BYTES_MAX - n_behind);
+        if (end) {
+            part->text.size = (size_t)(end - part->text.data);
+            *n_parts        = i;
+            return true;
         }
-    return found != NULL;
+        n_behind += part->text.size;
+    }
+    return false;
 }
 
 static bool encode_chat(prompt_maker *p, const text_request *r, int64_t now_unix_s, prompt *out, request_field *field,

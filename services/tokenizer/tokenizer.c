@@ -120,6 +120,10 @@ static bool pass_on(service *s, const message *m, request_field *field, error *e
     metric_observe(s->seconds, (double)(clock_now_ns(actor_clock(s->actor)) - started_ns) / (double)NS_PER_S);
     if (!actor_send(s->actor, scheduler, MSG_GEN_REQUEST, &body, m->envelope, err))
         return refuse(field, "", err, err->code, "%s", err->text);
+    char id[33];
+    request_id_print(&m->envelope->request, id);
+    log_debug("passed a request on", "run=%s attempt=%u prompt_tokens=%u to=%s", id, m->envelope->attempt,
+              body.n_prompt, scheduler->name);
     metric_add(s->requests, 1);
     metric_add(s->tokens, body.n_prompt);
     remember(s, m, scheduler);

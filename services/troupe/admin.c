@@ -143,11 +143,12 @@ static int connect_to(const char *host, uint16_t port, error *err)
 bool admin_get(const char *host, uint16_t port, const char *path, error *err)
 {
     char request[512], reply[64] = "";
-    int  fd = connect_to(host, port, err);
+    bool is_v6 = strchr(host, ':') != NULL;
+    int  fd    = connect_to(host, port, err);
     if (fd < 0)
         return false;
-    int size =
-        snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host);
+    int size = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: %s%s%s\r\nConnection: close\r\n\r\n", path,
+                        is_v6 ? "[" : "", host, is_v6 ? "]" : "");
     ssize_t got = write(fd, request, (size_t)size) == size ? read(fd, reply, sizeof reply - 1) : -1;
     close(fd);
     if (got <= 0)

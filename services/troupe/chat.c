@@ -2,6 +2,7 @@
 #include "troupe/chat.h"
 
 #include "base/random.h"
+#include "base/utf8.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -69,8 +70,7 @@ static void on_retry(void *self, actor_timer *timer)
     ask(self);
 }
 
-/* Sends the conversation; tries again for a while when nobody can take it yet. */
-static void ask(chat *c)
+static text_request request_of(const chat *c)
 {
     text_request request         = text_request_defaults;
     request.messages             = c->messages;
@@ -78,8 +78,15 @@ static void ask(chat *c)
     request.max_tokens           = (uint32_t)c->options->max_tokens;
     request.sampling.temperature = (float)c->options->temperature;
     request.sampling.seed        = c->options->seed;
-    error err                    = {0};
-    c->request                   = (envelope){0};
+    return request;
+}
+
+/* Sends the conversation; tries again for a while when nobody can take it yet. */
+static void ask(chat *c)
+{
+    text_request request = request_of(c);
+    error        err     = {0};
+    c->request           = (envelope){0};
     if (!random_bytes(c->request.request.bytes, sizeof c->request.request.bytes, &err)) {
         fprintf(stderr, "%s\n", err.text);
         end(c, 1);
@@ -88,8 +95,14 @@ static void ask(chat *c)
     c->n_tokens     = 0;
     c->answer_bytes = 0;
     c->begin_ns     = actor_now_ns(c->actor);
+    error_set(&err, ERR_NOT_READY, "there is none yet");
     if (c->gateway && actor_send(c->actor, c->gateway, MSG_TEXT_REQUEST, &request, &c->request, &err))
         return;
+    if (!error_may_retry(err.code)) {
+        fprintf(stderr, "the message can't be sent: %s\n", err.text);
+        end(c, 1);
+        return;
+    }
     if (++c->n_retries > RETRIES_MAX) {
         fprintf(stderr, "no gateway takes requests: %s\n", err.text);
         end(c, 1);
@@ -100,15 +113,27 @@ static void ask(chat *c)
 
 static void take_line(chat *c, span line)
 {
-    if (span_is(line, "/quit"))
+    if (span_is(line, "/quit")) {
         end(c, 0);
-    else if (line.size > 0 && add_message(c, "user", line)) {
+    } else if (!utf8_is_valid(line)) {
+        fputs("That line is not UTF-8, and was left out.\n", stderr);
+        prompt(c);
+    } else if (line.size > 0 && add_message(c, "user", line)) {
         c->n_retries = 0;
         ask(c);
     }
 }
 
 static void on_input(void *arg, short events);
+
+/* How much of the input is a turn: a line, or what there is room for, but no half character. */
+static size_t turn_length(const chat *c, const char *newline)
+{
+    if (newline)
+        return (size_t)(newline - c->line);
+    size_t whole = utf8_valid_prefix((span){c->line, c->line_bytes});
+    return c->line_bytes == sizeof c->line && c->line_bytes - whole < UTF8_BYTES_MAX ? whole : c->line_bytes;
+}
 
 /* True when there was something to read, be it the end. Files are always readable, and cannot be watched. */
 static bool read_input(chat *c)
@@ -130,8 +155,8 @@ static void next_turn(chat *c)
     actor_watch(c->actor, STDIN_FILENO, 0, NULL, NULL);
     while (!c->ended && request_id_is_zero(&c->request.request)) {
         char  *newline = memchr(c->line, '\n', c->line_bytes);
-        size_t length  = newline ? (size_t)(newline - c->line) : c->line_bytes;
-        if (newline || length == sizeof c->line || (c->input_ended && length > 0)) {
+        size_t length  = turn_length(c, newline);
+        if (newline || c->line_bytes == sizeof c->line || (c->input_ended && length > 0)) {
             take_line(c, (span){c->line, length});
             c->line_bytes -= length + (newline != NULL);
             memmove(c->line, c->line + length + (newline != NULL), c->line_bytes);
@@ -216,8 +241,12 @@ static void on_peer_up(void *self, peer *p)
     if (c->n_messages > (c->options->system != NULL))
         return; /* the gateway came back: the retry timer asks again */
     if (c->options->once) {
-        if (add_message(c, "user", span_of(c->options->once)))
+        if (!utf8_is_valid(span_of(c->options->once))) {
+            fputs("--once: the text is not UTF-8\n", stderr);
+            end(c, 1);
+        } else if (add_message(c, "user", span_of(c->options->once))) {
             ask(c);
+        }
         return;
     }
     if (isatty(STDIN_FILENO))
@@ -261,6 +290,11 @@ static void *create(actor *a, const void *options, error *err)
     c->options = options;
     c->memory  = arena_new(TEXT_BYTES_MAX, err);
     c->answer  = malloc(TEXT_BYTES_MAX);
+    if (c->options->system && !utf8_is_valid(span_of(c->options->system))) {
+        error_set(err, ERR_INVALID, "--system: the text is not UTF-8");
+        destroy(c);
+        return NULL;
+    }
     if (!c->memory || !c->answer || (c->options->system && !add_message(c, "system", span_of(c->options->system)))) {
         error_set(err, ERR_NO_MEMORY, "no memory for the chat");
         destroy(c);

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { GROUPS_MAX = N_SERVICES + 3 };
+enum { GROUPS_MAX = N_SERVICES + 4 };
 
 typedef struct {
     process_options process;
@@ -57,6 +57,10 @@ static size_t collect_groups(option_group *groups, int only, bool with_chat)
                                          (char *)&given.all + services[i].offset};
     if (only >= 0)
         groups[n++] = (option_group){"Bus", endpoint_option_rows, n_endpoint_option_rows, &given.process};
+    else if (!with_chat)
+        groups[n++] = (option_group){"Bus", client_endpoint_option_rows, n_client_endpoint_option_rows, &given.process};
+    if (!with_chat)
+        groups[n++] = (option_group){"Bus keys", key_option_rows, n_key_option_rows, &given.process};
     groups[n++] = (option_group){"Process", process_option_rows, n_process_option_rows, &given.process};
     return n;
 }
@@ -147,6 +151,14 @@ static int run_chat(int argc, char **argv)
     return status ? status : end.status;
 }
 
+/* Who listens on every address is asked on this machine's own. */
+static const char *reachable(const char *listens)
+{
+    if (strcmp(listens, "0.0.0.0") == 0)
+        return "127.0.0.1";
+    return strcmp(listens, "::") == 0 ? "::1" : listens;
+}
+
 static int run_health(int argc, char **argv)
 {
     error        err;
@@ -157,7 +169,8 @@ static int run_health(int argc, char **argv)
         error_set(&err, ERR_INVALID, "--admin-port (or TROUPE_ADMIN_PORT) says which process to ask");
         return fail(&err);
     }
-    return admin_get("127.0.0.1", (uint16_t)given.process.admin_port, "/health", &err) ? 0 : fail(&err);
+    const char *host = reachable(given.process.admin_host);
+    return admin_get(host, (uint16_t)given.process.admin_port, "/health", &err) ? 0 : fail(&err);
 }
 
 static int run_keys(int argc, char **argv)

@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100, ENDPOINTS_BYTES = 1024 };
 
@@ -67,7 +68,8 @@ static bool endpoints_of(process *p, const service *what, bool alone, actor_opti
             options->bind[0] = inside(p, what->class->role);
         options->connect[0]                   = what->calls_gateway ? inside(p, ROLE_GATEWAY) : NULL;
         options->connect[what->calls_gateway] = what->calls_scheduler ? inside(p, ROLE_SCHEDULER) : NULL;
-        return true;
+        return what->class->role != ROLE_GATEWAY || !p->options->bind ||
+               cut_endpoints(copies[0], p->options->bind, options->bind, COUNT(options->bind), "--bus-bind", err);
     }
     const char *bind = p->options->bind ? p->options->bind : what->bind;
     if (!what->bind && p->options->bind)
@@ -106,10 +108,51 @@ static bool add_service(process *p, service_id id, const all_options *all, bool 
     return true;
 }
 
+/* While a model loads, which can take minutes, the main thread takes no signal; and nobody has anything in hand. Who
+ * wants the process to end gets that at once, as the signal itself would have it. Cancelled when all is loaded. */
+static void *end_when_told(void *arg)
+{
+    sigset_t set;
+    int      signal_number;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigwait(&set, &signal_number) == 0) {
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+        log_warn("told to end while starting", "signal=%d", signal_number);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        raise(signal_number);
+    }
+    return arg;
+}
+
+static bool add_services(process *p, const all_options *all, int only, error *err)
+{
+    pthread_t watcher;
+    bool      ok = pthread_create(&watcher, NULL, end_when_told, NULL) == 0;
+    if (!ok)
+        return error_set(err, ERR_NO_MEMORY, "no thread for signals");
+    for (int id = 0; ok && id < N_SERVICES; id++)
+        ok = (only >= 0 && only != id) || add_service(p, (service_id)id, all, only >= 0, err);
+    pthread_cancel(watcher);
+    pthread_join(watcher, NULL);
+    return ok;
+}
+
 static void stop_all(process *p)
 {
     for (uint32_t i = 0; i < p->n_actors; i++)
         actor_stop(p->actors[i]);
+}
+
+/* The usual soft limit of 1024 files is there for programs that use select(): a gateway needs one for each client. */
+static void raise_file_limit(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
 }
 
 process *process_new(const process_options *options, const all_options *all, int only, error *err)
@@ -130,6 +173,7 @@ process *process_new(const process_options *options, const all_options *all, int
     log_set_format((log_format)(options->log_format == 1   ? LOG_FORMAT_JSON
                                 : options->log_format == 2 ? LOG_FORMAT_TEXT
                                                            : LOG_FORMAT_AUTO));
+    raise_file_limit();
     signal(SIGPIPE, SIG_IGN);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     bus_options security = {
@@ -139,11 +183,8 @@ process *process_new(const process_options *options, const all_options *all, int
         .insecure        = options->insecure,
     };
     p->bus = bus_new(&security, err);
-    if (!p->bus)
+    if (!p->bus || !add_services(p, all, only, err))
         goto failed;
-    for (int id = 0; id < N_SERVICES; id++)
-        if ((only < 0 || only == id) && !add_service(p, (service_id)id, all, only >= 0, err))
-            goto failed;
     if (options->admin_port > 0) {
         p->admin = admin_new(options->admin_host, (uint16_t)options->admin_port, err);
         if (!p->admin)

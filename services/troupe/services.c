@@ -43,13 +43,24 @@ const option_row endpoint_option_rows[] = {
                   "Gateways to connect to."),
     OPTION_STRING(process_options, schedulers, "--scheduler", "ENDPOINTS", "tcp://127.0.0.1:5571",
                   "Schedulers to connect to."),
+    OPTION_STRING(process_options, server_key_file, "--bus-server-key", "FILE", NULL,
+                  "Public key of the servers to connect to."),
+};
+const size_t n_endpoint_option_rows = COUNT(endpoint_option_rows);
+
+const option_row client_endpoint_option_rows[] = {
+    OPTION_STRING(process_options, bind, "--bus-bind", "ENDPOINTS", NULL,
+                  "Where the gateway listens for clients on the bus, beside HTTP: tcp://host:port or ipc://path, "
+                  "separated by commas. Without it nowhere."),
+};
+const size_t n_client_endpoint_option_rows = COUNT(client_endpoint_option_rows);
+
+const option_row key_option_rows[] = {
     OPTION_STRING(process_options, secret_key_file, "--bus-secret-key", "FILE", NULL,
                   "CURVE key pair of this process, as `troupe keys` writes it."),
     OPTION_STRING(process_options, peers_file, "--bus-peers", "FILE", NULL,
                   "Lines of public key and role: who may connect, as what."),
-    OPTION_STRING(process_options, server_key_file, "--bus-server-key", "FILE", NULL,
-                  "Public key of the servers to connect to."),
     OPTION_BOOL(process_options, insecure, "--bus-insecure", false,
                 "Allow tcp endpoints without CURVE: for loopback and closed networks only."),
 };
-const size_t n_endpoint_option_rows = COUNT(endpoint_option_rows);
+const size_t n_key_option_rows = COUNT(key_option_rows);

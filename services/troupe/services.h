@@ -64,5 +64,9 @@ extern const option_row process_option_rows[]; /* of every command that runs ser
 extern const size_t     n_process_option_rows;
 extern const option_row endpoint_option_rows[]; /* of single services */
 extern const size_t     n_endpoint_option_rows;
+extern const option_row client_endpoint_option_rows[]; /* of all in one process, where clients may call it */
+extern const size_t     n_client_endpoint_option_rows;
+extern const option_row key_option_rows[]; /* of both */
+extern const size_t     n_key_option_rows;
 
 #endif

@@ -110,6 +110,7 @@ class Server:
             verify=False, trust_env=False, timeout=120
         )  # one: each new one reads every certificate
         self.clients = {}
+        self.gateway_endpoint, self.curve = None, False
 
     def start(self, name, arguments, env=None):
         self.processes[name] = Process(name, arguments, self.folder, env)
@@ -170,6 +171,11 @@ class Server:
         assert values, f"no metric {name}{labels or ''}"
         return sum(values)
 
+    def bus_options(self):
+        """What troupe_bus.Client takes to connect to the gateway."""
+        curve = {"key_file": self.folder / "client.key", "server_key_file": self.folder / "gateway.key.pub"}
+        return {"endpoint": self.gateway_endpoint, **(curve if self.curve else {})}
+
     def wait_idle(self, timeout_s=30):
         """Until no request is anywhere in the server."""
         gauges = "troupe_sequences_running troupe_sequences_waiting troupe_num_requests_in_hand".split()
@@ -192,11 +198,13 @@ class Server:
 
 
 def start_serve(folder, *flags, model_name=MODEL_NAME):
-    """Everything in one process."""
+    """Everything in one process, for HTTP and the bus."""
     require_files()
     server = Server(folder)
+    server.gateway_endpoint = f"tcp://127.0.0.1:{free_port()}"
+    bus = [] if "--bus-bind" in flags else ["--bus-bind", server.gateway_endpoint, "--bus-insecure"]
     name = ["--served-model-name", model_name] if model_name else []
-    return server.wait_ready(server.troupe("serve", "--model", MODEL, "--port", 0, *name, *flags))
+    return server.wait_ready(server.troupe("serve", "--model", MODEL, "--port", 0, *bus, *name, *flags))
 
 
 # ---- one process a service -------------------------------------------------------------------------------------------
@@ -270,8 +278,3 @@ class Cluster(Server):
         for name in ("scheduler", "gateway", *CALLERS):
             self.start_service(name)
         return self.wait_ready(self.processes["gateway"])
-
-    def bus_options(self):
-        """What troupe_bus.Client takes to connect to the gateway."""
-        curve = {"key_file": self.folder / "client.key", "server_key_file": self.folder / "gateway.key.pub"}
-        return {"endpoint": self.gateway_endpoint, **(curve if self.curve else {})}

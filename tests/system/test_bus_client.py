@@ -13,9 +13,10 @@ CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = "Once upon a time, in a small village by the sea,"
 
 
-@pytest.fixture(scope="module", params=["tcp with CURVE", "ipc"])
+@pytest.fixture(scope="module", params=["cluster", "ipc_cluster", "serve"])
 def server(request):
-    return request.getfixturevalue("cluster" if request.param.startswith("tcp") else "ipc_cluster")
+    """Processes over tcp with CURVE, processes over ipc, and one process over tcp without keys."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,17 @@ def test_a_key_of_another_role_is_refused(cluster):
     with pytest.raises(BusError) as fault:
         Client(**keys, connect_timeout=5)
     assert "the key of client-" in fault.value.text
+
+
+def test_keys_lock_the_bus_of_one_process(start_serve, tmp_path):
+    processes.write_keys(tmp_path)
+    endpoint = f"tcp://127.0.0.1:{processes.free_port()}"
+    start_serve("--bus-bind", endpoint, "--bus-secret-key", tmp_path / "gateway.key", "--bus-peers", tmp_path / "peers")
+    keys = {"key_file": tmp_path / "client.key", "server_key_file": tmp_path / "gateway.key.pub"}
+    with Client(endpoint, **keys, timeout=120) as client:
+        assert "Paris" in client.chat(CAPITAL, max_tokens=32, temperature=0).text()
+    with pytest.raises(BusError):
+        Client(endpoint, connect_timeout=1.5)
 
 
 # ---- bad messages ----------------------------------------------------------------------------------------------------

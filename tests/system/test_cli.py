@@ -1,6 +1,10 @@
 """The command line: help for people, clear errors for mistakes, one question and its answer."""
 
+import os
+import resource
+import signal
 import subprocess
+import time
 
 import processes
 import pytest
@@ -55,6 +59,7 @@ MISTAKES = [
     (["gateway", "--port", "0", "--bus-bind", "tcp://127.0.0.1:9"], 1, "--bus-insecure"),
     (["gateway", "--port", "0", "--bus-bind", "smoke://signals"], 1, "smoke://signals"),
     (["gateway", "--bus-insecure", "--port", "0", "--tls-cert", "a.pem"], 1, "--tls-key"),
+    (["serve", "--port", "0", "--bus-bind", "tcp://127.0.0.1:9"], 1, "--bus-insecure"),
     (["scheduler", "--bus-bind", "ipc:///tmp/x", "--store-url", "mongodb://x"], 1, "mongodb://x"),
     (["health"], 1, "--admin-port"),
     (["health", "--admin-port", "1"], 1, "nobody listens"),
@@ -95,6 +100,35 @@ def test_chat_answers_one_question():
     assert not processes.SANITIZERS.search(done.stderr), done.stderr
 
 
+NO_TEXT = b"\xff\xfe".decode(errors="surrogateescape")
+
+
+@pytest.mark.parametrize("flags", [["--once", NO_TEXT], ["--once", "Hi", "--system", NO_TEXT]])
+def test_chat_refuses_at_once_what_is_no_text(flags):
+    begin = time.monotonic()
+    done = troupe("chat", "--model", processes.MODEL, *flags)
+    assert done.returncode == 1 and "not UTF-8" in done.stderr, done.stderr
+    assert time.monotonic() - begin < 15
+
+
+def chat_about(tmp_path, turns, *flags):
+    processes.require_files()
+    (tmp_path / "turns.txt").write_bytes(turns)
+    with open(tmp_path / "turns.txt") as source:
+        command = [str(processes.TROUPE), "chat", "--model", str(processes.MODEL), "--max-tokens", "8", *flags]
+        return subprocess.run(command, stdin=source, capture_output=True, timeout=120)
+
+
+def test_chat_cuts_a_line_that_is_too_long_between_characters(tmp_path):
+    done = chat_about(tmp_path, b"x" * 65535 + "é\n".encode(), "--max-model-len", "256")
+    assert b"refused: the prompt leaves no room" in done.stderr, done.stderr  # it was sent
+
+
+def test_chat_leaves_out_a_line_that_is_no_text(tmp_path):
+    done = chat_about(tmp_path, b"\xff\nSay hello.\n")
+    assert done.returncode == 0 and b"not UTF-8" in done.stderr and done.stdout.strip(), done.stderr
+
+
 @pytest.mark.parametrize("last", ["\n", "", "\n/quit\n"])
 def test_chat_takes_its_turns_from_a_file(tmp_path, last):
     processes.require_files()
@@ -108,7 +142,47 @@ def test_chat_takes_its_turns_from_a_file(tmp_path, last):
     assert len(answers) == 2 and "Paris" in answers[1]
 
 
+@pytest.mark.parametrize("command", ["tokenizer", "serve"])
+def test_a_process_that_still_loads_its_model_ends_when_told(tmp_path, command):
+    processes.require_files()
+    os.mkfifo(tmp_path / "template")  # to be opened for ever
+    flags = ["--model", processes.MODEL, "--chat-template", tmp_path / "template"]
+    if command == "tokenizer":
+        flags += ["--scheduler", f"ipc://{tmp_path}/s", "--gateway", f"ipc://{tmp_path}/g"]
+    else:
+        flags += ["--port", "0"]
+    with subprocess.Popen([processes.TROUPE, command, *flags], stderr=subprocess.DEVNULL) as loading:
+        time.sleep(2)
+        assert loading.poll() is None
+        loading.terminate()
+        try:
+            assert loading.wait(5) == -signal.SIGTERM
+        finally:
+            loading.kill()
+
+
+@pytest.mark.parametrize("soft, hard, warns", [(256, 16384, False), (256, 512, True)])
+def test_the_limit_of_open_files_is_raised_or_warned_about(tmp_path, soft, hard, warns):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    processes.require_files()
+    flags = ["--port", "0", "--bus-bind", f"ipc://{tmp_path}/g", "--scheduler", f"ipc://{tmp_path}/s"]
+    command = [str(processes.TROUPE), "gateway", "--log-format", "json", *flags]
+    with subprocess.Popen(command, preexec_fn=limit, stderr=subprocess.PIPE, text=True) as gateway:
+        lines = []
+        while not lines or '"listens"' not in lines[-1]:
+            lines.append(gateway.stderr.readline())
+            assert lines[-1], "it ended"
+        limits = open(f"/proc/{gateway.pid}/limits").read()
+        gateway.terminate()
+    assert f" {hard} " in next(line for line in limits.splitlines() if line.startswith("Max open files"))[:40]
+    assert any("limit of open files" in line for line in lines) == warns, lines
+
+
 def test_health_tells_whether_a_process_is_well(serve):
     port = serve.admin_ports["serve"]
     assert troupe("health", "--admin-port", port).returncode == 0
+    assert troupe("health", "--admin-port", port, "--admin-host", "0.0.0.0").returncode == 0
+    assert troupe("health", "--admin-port", port, "--admin-host", "127.0.0.2").returncode == 1
     assert troupe("health", "--admin-port", processes.free_port()).returncode == 1

@@ -26,10 +26,20 @@ URL = "http://127.0.0.1:8080"  # inside the engine's network
 IMAGE, REDIS_IMAGE = "troupe:compose-test", "troupe-redis:compose-test"
 
 
-def test_only_the_gateway_is_published_and_only_on_loopback():
+def test_only_the_gateway_is_published_unless_asked_and_only_on_loopback():
     published = {name: s["ports"] for name, s in COMPOSE["services"].items() if "ports" in s}
-    assert list(published) == ["gateway"]
-    assert all(port.startswith("127.0.0.1:") for port in published["gateway"])
+    assert [name for name in published if "profiles" not in COMPOSE["services"][name]] == ["gateway"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_prometheus_is_asked_for_and_reaches_what_it_scrapes():
+    service = COMPOSE["services"]["prometheus"]
+    assert service["profiles"] == ["monitoring"]
+    assert set(service["networks"]) == {"bus", "front"}  # an internal network publishes no port
+    scraped = yaml.safe_load((ROOT / "ops/prometheus.yml").read_text())["scrape_configs"][0]["dns_sd_configs"][0]
+    assert set(scraped["names"]) == SERVICES and scraped["port"] == COMPOSE["x-environment"]["TROUPE_ADMIN_PORT"]
+    files = {v.split(":")[0] for v in service["volumes"] if v.startswith("./")}
+    assert files == {"./ops/prometheus.yml", "./ops/alerts.yml"}
 
 
 def test_the_bus_and_the_store_have_no_way_out():
@@ -44,7 +54,7 @@ def test_a_service_has_no_more_rights_than_it_needs(name):
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
-    assert service["user"] == "10001:10001"
+    assert service["user"] == ("65534:65534" if name == "prometheus" else "10001:10001")
     assert not {"privileged", "cap_add", "container_name", "pid", "ipc"} & set(service)
 
 

@@ -94,6 +94,8 @@ static void bad_files_are_refused_with_line_and_column(void **state)
     static const struct {
         const char *yaml, *says;
     } cases[] = {
+        {"", "rules.yaml: the file is empty"},
+        {"# nothing yet\n", "rules.yaml: the file is empty"},
         {"rules: [\n", "rules.yaml: line 2, column 1"},
         {"a: b\nrules: []\n", "line 1, column 1"},
         {"rules: {}\n", "line 1, column 8"},
@@ -121,7 +123,7 @@ static void bad_files_are_refused_with_line_and_column(void **state)
         if (!strstr(err.text, cases[i].says))
             fail_msg("%s: %s", cases[i].yaml, err.text);
     }
-    front_rules *none = must_parse("");
+    front_rules *none = must_parse("rules: []\n");
     assert_int_equal(front_rules_count(none), 0);
     front_rules_free(&none);
 }
@@ -153,6 +155,8 @@ static void a_changed_file_is_read_and_a_bad_one_is_said_once(void **state)
     assert_false(front_rules_reload(rules, false, &changed, &err));
     assert_non_null(strstr(err.text, "line 2"));
     assert_true(front_rules_reload(rules, false, &changed, &err) && !changed); /* said once */
+    write_file(path, "");                                                      /* in the midst of being written */
+    assert_false(front_rules_reload(rules, false, &changed, &err));
     assert_true(front_rules_match(rules, SPAN("x"), &out) && span_is(out.answer, "twice"));
     unlink(path);
     assert_false(front_rules_reload(rules, false, &changed, &err));
@@ -163,6 +167,20 @@ static void a_changed_file_is_read_and_a_bad_one_is_said_once(void **state)
     assert_int_equal(err.code, ERR_IO);
 }
 
+static void a_file_that_is_removed_while_it_is_read_is_an_error(void **state)
+{
+    char  path[] = "/tmp/front-rules-XXXXXX", removed[64];
+    error err    = {0};
+    int   fd     = mkstemp(path);
+    (void)state;
+    unlink(path);
+    snprintf(removed, sizeof removed, "/proc/self/fd/%d", fd);
+    assert_null(front_rules_load(removed, &err));
+    assert_int_equal(err.code, ERR_IO);
+    assert_non_null(strstr(err.text, "was removed"));
+    close(fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -170,6 +188,7 @@ int main(void)
         cmocka_unit_test(a_pattern_that_explodes_is_given_up),
         cmocka_unit_test(bad_files_are_refused_with_line_and_column),
         cmocka_unit_test(a_changed_file_is_read_and_a_bad_one_is_said_once),
+        cmocka_unit_test(a_file_that_is_removed_while_it_is_read_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

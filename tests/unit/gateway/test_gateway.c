@@ -281,6 +281,33 @@ static void a_refusal_downstream_becomes_a_status(void **state)
     }
 }
 
+static void a_stream_without_text_begins_with_a_ping(void **state)
+{
+    stage *s                 = *state;
+    s->options.stream_ping_s = 0.15;
+    stage_open_all(s);
+    http_client *c = ask(s, "/v1/chat/completions", hello_stream);
+    assert_int_equal(http_status(c), 0);
+    pump_stage(s, c, 5000, http_count(c, ": ping\n\n") == 2);
+    assert_int_equal(http_status(c), 200);
+    stage_delta(s, &s->seen[0].about, 0, 0, 1, "At last.", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, c->closed || http_has(c, "[DONE]"));
+    assert_true(http_has(c, "At last."));
+    http_close(&c);
+    c = ask(s, "/v1/chat/completions", hello_stream);
+    pump_stage(s, c, 5000, http_has(c, ": ping\n\n"));
+    stage_refuse(s, &s->seen[1].about, ERR_OVERLOADED, "too much", "", 1000);
+    pump_stage(s, c, 5000, c->closed);
+    assert_true(http_status(c) == 200 && http_has(c, "data: {\"error\":{\"message\":\"too much\"") &&
+                !http_has(c, "[DONE]"));
+    http_close(&c);
+    c = ask(s, "/v1/chat/completions", hello); /* collected: its status waits for the end */
+    usleep(300 * 1000);
+    stage_turn(s, c);
+    assert_int_equal(http_status(c), 0);
+    http_close(&c);
+}
+
 static void cancels_within_100_ms_when_the_client_leaves(void **state)
 {
     stage *s = *state;
@@ -535,6 +562,33 @@ static void front_rules_answer_before_any_model(void **state)
     unlink(path);
 }
 
+static void front_rules_look_at_every_prompt_of_a_list(void **state)
+{
+    stage *s        = *state;
+    char   path[64] = "/tmp/gateway-rules-XXXXXX";
+    close(mkstemp(path));
+    write_file(path, "rules:\n- {name: no, match: keyword, pattern: bomb, answer: No., finish: content_filter}\n");
+    s->options.front_rules = path;
+    stage_open_all(s);
+    http_client *c = http_post(s, "/v1/completions", "{\"prompt\":[\"a bomb\",\"tea\",\"the bomb\"],\"n\":2}");
+    pump_stage(s, c, 5000, s->n_seen == 1);
+    assert_string_equal(s->seen[0].text, "tea");
+    stage_delta(s, &s->seen[0].about, 0, 0, 1, "Leaves.", FINISH_REASON_STOP);
+    stage_delta(s, &s->seen[0].about, 1, 0, 1, "Water.", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_status(c), 200);
+    assert_int_equal(http_count(c, "\"text\":\"No.\""), 4);
+    assert_int_equal(http_count(c, "\"finish_reason\":\"content_filter\""), 4);
+    assert_true(http_has(c, "Leaves.") && http_has(c, "Water."));
+    http_close(&c);
+    c = http_post(s, "/v1/completions", "{\"prompt\":[\"one bomb\",\"two bomb\"]}");
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_count(c, "\"text\":\"No.\""), 2);
+    http_close(&c);
+    assert_int_equal(s->n_seen, 1);
+    unlink(path);
+}
+
 /* ---- the bus ---- */
 
 static void say(stage *s, uint16_t type, const void *body, uint8_t id)
@@ -682,6 +736,7 @@ int main(void)
         STAGE_TEST(is_ready_only_with_everything_there),
         STAGE_TEST(queues_for_credit_and_refuses_past_the_bound),
         STAGE_TEST(a_refusal_downstream_becomes_a_status),
+        STAGE_TEST(a_stream_without_text_begins_with_a_ping),
         STAGE_TEST(cancels_within_100_ms_when_the_client_leaves),
         STAGE_TEST(goes_on_where_it_was_when_a_postprocessor_dies),
         STAGE_TEST(a_hole_in_the_text_is_asked_for_again),
@@ -693,6 +748,7 @@ int main(void)
         STAGE_TEST(tokenizes_and_detokenizes),
         STAGE_TEST(asks_for_keys_and_reads_them_again),
         STAGE_TEST(front_rules_answer_before_any_model),
+        STAGE_TEST(front_rules_look_at_every_prompt_of_a_list),
         STAGE_TEST(a_client_on_the_bus_is_owned_the_same_way),
         STAGE_TEST(a_client_that_leaves_the_bus_is_cancelled),
         STAGE_TEST(drains_after_the_last_answer),

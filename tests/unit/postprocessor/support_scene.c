@@ -195,14 +195,25 @@ void scene_say_open(scene *s, gen_open open)
 
 void scene_say_tokens(scene *s, uint32_t choice, const uint32_t *tokens, uint32_t n, finish_reason finish)
 {
-    gen_tokens body = {.choice          = choice,
-                       .index           = s->n_said[choice],
-                       .tokens          = tokens,
-                       .n_tokens        = n,
-                       .finish          = finish,
-                       .cached_tokens   = 3,
-                       .drafted_tokens  = 2,
-                       .accepted_tokens = 1};
+    gen_tokens           body = {.choice          = choice,
+                                 .index           = s->n_said[choice],
+                                 .tokens          = tokens,
+                                 .n_tokens        = n,
+                                 .finish          = finish,
+                                 .cached_tokens   = 3,
+                                 .drafted_tokens  = 2,
+                                 .accepted_tokens = 1};
+    static token_logprob scores[SCENE_TOKENS];
+    static const float   top = -0.5f;
+    for (uint32_t i = 0; i < n; i++)
+        scores[i] = (token_logprob){.token          = tokens[i],
+                                    .logprob        = -1.0f,
+                                    .top_tokens     = &tokens[i],
+                                    .n_top_tokens   = 1,
+                                    .top_logprobs   = &top,
+                                    .n_top_logprobs = 1};
+    body.logprobs   = scores;
+    body.n_logprobs = s->is_scored ? n : 0;
     s->n_said[choice] += n;
     say(s, MSG_GEN_TOKENS, &body);
 }

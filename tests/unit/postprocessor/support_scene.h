@@ -39,6 +39,7 @@ typedef struct {
     gen_cancel            cancels[16];
     envelope              about; /* of the request that is played */
     uint32_t              n_said[SCENE_CHOICES];
+    bool                  is_scored; /* tokens come with log probabilities, and one alternative each */
 } scene;
 
 /* Opens the curtain: all are connected. options->model is set here. */

@@ -85,6 +85,88 @@ static void every_cut_of_a_text_into_tokens_and_messages_says_the_same(void **st
     free(s);
 }
 
+/* One-byte tokens: the names of those with a log probability are the text that left as it is. */
+static const struct {
+    const char *says, *text, *names;
+    bool        include_stop, is_filtered;
+} scored_texts[] = {
+    {"one STO two STOP three", "one STO two ", "one STO two ", false, false},
+    {"one two STOP three", "one two STOP", "one two STOP", true, false},
+    {"ends in STO", "ends in STO", "ends in STO", false, false},
+    {"a half \xf0\x9f\x8e", "a half \xef\xbf\xbd", "a half \xf0\x9f\x8e", false, false},
+    {"\xc3\xa9 \xc3\xa9\xc3\xa9", "\xc3\xa9 ", "\xc3\xa9 ", false, false},
+    {"Ann said darn, Anna", "Somebody said ****, Anna", " said , Anna", false, true},
+    {"dar\xc3\xa9 dar", "dar\xc3\xa9 dar", "dar\xc3\xa9 dar", false, true},
+    {"the blue BlueBird flies", "the blue ", "the blue ", false, true},
+    {"a darnSTOP", "a ****", "a ", false, true},
+};
+
+static void check_scored_names(const heard *h, const char *names, bool is_filtered)
+{
+    char said[SCENE_TEXT] = "";
+    for (uint32_t i = 0; i < h->n_logprobs; i++) {
+        strcat(said, h->names[i]);
+        assert_int_equal(h->logprobs[i].n_top, !is_filtered);
+    }
+    assert_string_equal(said, names);
+}
+
+static void log_probabilities_say_no_more_than_the_text(void **state)
+{
+    (void)state;
+    char                  path[32];
+    scene                *s       = calloc(1, sizeof *s);
+    postprocessor_options options = {.output_filter_file = write_rules(path)};
+    random_seeded         random  = random_from_seed(12);
+    uint32_t              tokens[SCENE_TOKENS];
+    scene_open(s, &options);
+    s->is_scored = true;
+    for (size_t i = 0; i < COUNT(scored_texts); i++)
+        for (uint32_t round = 0; round < 4; round++) {
+            gen_open open            = open_of(1);
+            open.logprobs            = true;
+            open.output.filter       = scored_texts[i].is_filtered;
+            open.output.stop         = stops;
+            open.output.n_stop       = COUNT(stops);
+            open.output.include_stop = scored_texts[i].include_stop;
+            scene_new_request(s);
+            scene_say_open(s, open);
+            uint32_t n = scene_tokens(s, scored_texts[i].says, NULL, tokens);
+            for (uint32_t at = 0, some; at < n; at += some) {
+                some = round ? 1 + (uint32_t)random_below(&random, n - at) : 1;
+                scene_say_tokens(s, 0, tokens + at, some, at + some == n ? FINISH_REASON_LENGTH : FINISH_REASON_NONE);
+            }
+            scene_settle(s);
+            assert_string_equal(s->choices[0].text, scored_texts[i].text);
+            assert_int_equal(s->choices[0].n_finishes, 1);
+            check_scored_names(&s->choices[0], scored_texts[i].names, scored_texts[i].is_filtered);
+        }
+    scene_close(s);
+    unlink(path);
+    free(s);
+}
+
+static void log_probabilities_wait_with_their_text(void **state)
+{
+    (void)state;
+    char                  path[32];
+    scene                *s       = calloc(1, sizeof *s);
+    postprocessor_options options = {.output_filter_file = write_rules(path)};
+    scene_open(s, &options);
+    s->is_scored = true;
+    scene_say_open(s, open_of(1));
+    scene_say_text(s, 0, "a dar", NULL, FINISH_REASON_NONE);
+    scene_settle(s);
+    check_scored_names(&s->choices[0], "a ", true);
+    scene_say_text(s, 0, "e", NULL, FINISH_REASON_NONE);
+    scene_settle(s);
+    check_scored_names(&s->choices[0], "a dare", true);
+    assert_int_equal(s->choices[0].logprobs[5].text_offset, 5);
+    scene_close(s);
+    unlink(path);
+    free(s);
+}
+
 static void new_rules_are_for_new_requests(void **state)
 {
     (void)state;
@@ -524,6 +606,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cut_of_a_text_into_tokens_and_messages_says_the_same),
+        cmocka_unit_test(log_probabilities_say_no_more_than_the_text),
+        cmocka_unit_test(log_probabilities_wait_with_their_text),
         cmocka_unit_test(new_rules_are_for_new_requests),
         cmocka_unit_test(a_stop_string_tells_the_scheduler_to_end_that_choice_alone),
         cmocka_unit_test(stop_tokens_are_never_printed_and_control_tokens_when_asked_for),

@@ -264,6 +264,18 @@ static void what_is_wrong_with_a_request_is_named(void **state)
         messages[1].tool_calls_json = span_of(calls[i].calls);
         expect_refusal(shared, &r, ERR_INVALID, calls[i].field, calls[i].says);
     }
+    static char deep[200], wide[2600000];
+    memset(deep, '[', sizeof deep - 1);
+    messages[1].tool_calls_json = span_of(deep);
+    expect_refusal(shared, &r, ERR_TOO_LARGE, "messages[1].tool_calls", "nested deeper than 48");
+    for (size_t i = 0; i < sizeof wide; i++)
+        wide[i] = "0,"[i % 2];
+    wide[0]                     = '[';
+    messages[1].tool_calls_json = (span){wide, sizeof wide};
+    expect_refusal(shared, &r, ERR_TOO_LARGE, "messages[1].tool_calls", "more than 1200000 values");
+    messages[1].tool_calls_json = SPAN("[{\"function\":{\"name\":\"f\",\"arguments\":\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["
+                                       "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"}}]");
+    expect_refusal(shared, &r, ERR_TOO_LARGE, "messages[1].tool_calls[0].function.arguments", "nested deeper");
     r.n_messages = 1;
     r.tools_json = SPAN("{}");
     expect_refusal(shared, &r, ERR_INVALID, "tools", "JSON array");
@@ -342,6 +354,14 @@ static void the_last_message_can_be_continued(void **state)
     text_request r           = chat(messages, 2);
     r.continue_final_message = true;
     expect_prompt(shared, &r, SYSTEM "<|im_start|>user\nCount<|im_end|>\n<|im_start|>assistant\n 1, 2,", 3);
+    static const char *const like_the_template[] = {"<", "end", "|", "im_end|>"};
+    for (size_t i = 0; i < COUNT(like_the_template); i++) {
+        char expected[512];
+        snprintf(expected, sizeof expected, SYSTEM "<|im_start|>user\nCount<|im_end|>\n<|im_start|>assistant\n%s",
+                 like_the_template[i]);
+        messages[1].content = span_of(like_the_template[i]);
+        expect_prompt(shared, &r, expected, 3);
+    }
     messages[1].content = span_of("  ");
     expect_refusal(shared, &r, ERR_INVALID, "continue_final_message", "can't be continued");
 }
@@ -380,6 +400,8 @@ static void bad_options_are_named(void **state)
         {{.model = MODEL, .max_model_len = 9000}, "--max-model-len 9000 is over the 8192"},
         {{.model = MODEL, .chat_template = "/nowhere.jinja"}, "--chat-template /nowhere.jinja"},
         {{.model = MODEL, .chat_template = TESTS_DIR "/data/templates/cases.py"}, "cases.py: chat template, line"},
+        {{.model = MODEL, .chat_template = TESTS_DIR}, "--chat-template " TESTS_DIR ": Is a directory"},
+        {{.model = MODEL, .chat_template = "/dev/null"}, "--chat-template /dev/null: the file is empty"},
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         error         err;
