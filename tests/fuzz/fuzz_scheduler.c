@@ -305,7 +305,7 @@ static void act_leave(stage *t)
     player_id who = take(&t->in) % N_PLAYERS;
     simulation_kill(t->sim, t->players[who].actor);
     join(t, who);
-    run_ms(t, take(&t->in) * 20);
+    run_ms(t, take(&t->in) * 16);
 }
 
 static void act(stage *t)
@@ -343,7 +343,8 @@ static bool is_connected(void *arg)
 {
     stage *t = arg;
     for (int i = 0; i < N_PLAYERS; i++)
-        if (!actor_find_peer(t->scheduler, span_of(actor_name(t->players[i].actor))))
+        if (!actor_find_peer(t->scheduler, span_of(actor_name(t->players[i].actor))) ||
+            !actor_find_peer(t->players[i].actor, span_of(actor_name(t->scheduler))))
             return false;
     return true;
 }
