@@ -1,8 +1,8 @@
 // links: service_scheduler
 /* Valid messages in any order into a scheduler, from every kind of node that talks to it. Input: a byte that picks an
  * act, and what it takes. Requests, cancels and results mostly mean something (an id that exists, the plan that is
- * next), and any field of them may be anything the schema allows. The invariants hold after every turn; and when the
- * executors then answer and the clients cancel, nothing is left. */
+ * next), and any field of them may be anything the schema allows. The invariants hold after every turn; a plan is one
+ * that its executor takes; and when the executors then answer and the clients cancel, nothing is left. */
 #include "actor/simulation.h"
 #include "base/log.h"
 #include "scheduler/state.h"
@@ -41,10 +41,12 @@ typedef struct {
 
 /* Whom the fuzzer plays. An executor keeps the plans that it has not answered. */
 typedef struct {
-    actor   *actor;
-    uint64_t steps[PLANS];
-    wanted   plans[PLANS][ENTRIES];
-    uint32_t n_entries[PLANS], n_plans;
+    actor         *actor;
+    executor_ready said, about; /* last; and what it is since the scheduler's reset */
+    bool           open[ENTRIES];
+    uint64_t       steps[PLANS];
+    wanted         plans[PLANS][ENTRIES];
+    uint32_t       n_entries[PLANS], n_plans;
 } player;
 
 typedef struct {
@@ -71,12 +73,62 @@ static void destroy(void *self)
     *(player *)self = (player){0};
 }
 
+static void on_reset(void *self, const message *m)
+{
+    player *x = self;
+    (void)m;
+    x->about = x->said;
+    memset(x->open, 0, sizeof x->open);
+}
+
+static bool are_below(const uint32_t *values, uint32_t n, uint32_t bound)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (values[i] >= bound)
+            return false;
+    return true;
+}
+
+/* What services/executor/step.c would refuse. */
+static void check_plan(player *x, const step_plan *plan)
+{
+    const executor_ready *about  = &x->about;
+    uint64_t              n_rows = 0, n_logit_rows = 0;
+    assert(plan->n_copy_from == plan->n_copy_to);
+    assert(are_below(plan->closes, plan->n_closes, about->n_slots));
+    assert(are_below(plan->copy_from, plan->n_copy_from, about->n_kv_blocks));
+    assert(are_below(plan->copy_to, plan->n_copy_to, about->n_kv_blocks));
+    for (uint32_t i = 0; i < plan->n_closes; i++) {
+        assert(x->open[plan->closes[i]]);
+        x->open[plan->closes[i]] = false;
+    }
+    for (uint32_t i = 0; i < plan->n_opens; i++) {
+        const slot_open *o = &plan->opens[i];
+        assert(o->slot < about->n_slots && !x->open[o->slot]);
+        assert(o->n_tokens <= about->max_model_len && o->n_prompt_tokens <= o->n_tokens);
+        x->open[o->slot] = true;
+    }
+    for (uint32_t i = 0; i < plan->n_entries; i++) {
+        const step_entry *e = &plan->entries[i];
+        assert(e->slot < about->n_slots && x->open[e->slot]);
+        assert(are_below(e->append, e->n_append, about->n_vocab) && are_below(e->drafts, e->n_drafts, about->n_vocab));
+        assert(are_below(e->blocks, e->n_blocks, about->n_kv_blocks));
+        assert((uint64_t)e->position + e->n_tokens + e->n_drafts <= about->max_model_len);
+        n_rows += e->n_tokens + e->n_drafts;
+        n_logit_rows += e->logits == LOGITS_WANTED_ALL    ? e->n_tokens
+                        : e->logits == LOGITS_WANTED_LAST ? 1 + e->n_drafts
+                                                          : 0;
+    }
+    assert(n_rows <= about->n_tokens_max && n_logit_rows <= about->n_logit_rows_max);
+}
+
 static void on_plan(void *self, const message *m)
 {
     player          *x    = self;
     const step_plan *plan = m->body;
     uint32_t         at   = x->n_plans++;
     assert(at < PLANS && plan->n_entries <= ENTRIES);
+    check_plan(x, plan);
     x->steps[at]     = plan->step;
     x->n_entries[at] = plan->n_entries;
     for (uint32_t i = 0; i < plan->n_entries; i++) {
@@ -112,7 +164,7 @@ static const actor_route reader_routes[]   = {{MSG_GEN_OPEN, actor_ignore},
                                               {MSG_GEN_PROMPT, actor_ignore},
                                               {MSG_GEN_CANCEL, actor_ignore}};
 static const actor_route drafter_routes[]  = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
-static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, actor_ignore}, {MSG_STEP_PLAN, on_plan}};
+static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
 
 static const actor_class classes[N_PLAYERS] = {
     [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),
@@ -202,6 +254,7 @@ static void act_ready(stage *t)
     body->n_vocab          = how & 16 ? body->n_vocab : VOCABULARY;
     body->max_model_len    = how & 32 ? body->max_model_len : 256;
     body->n_logit_rows_max = how & 64 ? body->n_logit_rows_max : 1 + take(&t->in) % 64;
+    t->players[who].said   = *body;
     say(t, who, MSG_EXECUTOR_READY, body, NULL);
 }
 
