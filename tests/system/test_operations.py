@@ -19,6 +19,23 @@ ALERTS = [rule for group in yaml.safe_load((OPS / "alerts.yml").read_text())["gr
 # ---- looking into a process ------------------------------------------------------------------------------------------
 
 
+def test_each_request_is_one_line_of_json_in_the_log(serve):
+    process = serve.processes["serve"]
+    question = [{"role": "user", "content": "What is the capital of France?"}]
+    options = {"model": processes.MODEL_NAME, "messages": question, "temperature": 0, "max_tokens": 5}
+    answers = [serve.client().chat.completions.create(**options) for _ in range(3)]
+
+    def lines_of(answer):
+        return [line for line in process.lines() if line["msg"] == "request" and line["id"] == answer.id]
+
+    processes.wait_until(lambda: all(lines_of(answer) for answer in answers), "each request has its line", 30)
+    for answer in answers:
+        (line,) = lines_of(answer)
+        assert {"ts", "level", "service", "total_ms", "first_ms"} <= set(line)
+        wanted = {"what": "chat", "via": "http", "status": 200, "finish": "length", "completion_tokens": 5}
+        assert wanted.items() <= line.items() and line["prompt_tokens"] == answer.usage.prompt_tokens
+
+
 def test_sigusr1_prints_what_every_actor_holds_and_disturbs_nobody(serve):
     process = serve.processes["serve"]
     serve.wait_idle()
