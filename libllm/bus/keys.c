@@ -20,6 +20,21 @@ static bool key_is_valid(const char *text)
     return strlen(text) == BUS_KEY_BYTES - 1 && zmq_z85_decode(raw, text) != NULL;
 }
 
+/* The next line; 0 at the end, -1 for one that is longer or has a NUL byte: its tail would be read as a line of its
+ * own. */
+static int read_line(FILE *file, char line[LINE_BYTES])
+{
+    if (!fgets(line, LINE_BYTES, file))
+        return 0;
+    return strchr(line, '\n') || feof(file) ? 1 : -1;
+}
+
+static bool refuse_line(const char *path, uint32_t n_line, error *err)
+{
+    return error_set(err, ERR_INVALID, "%s:%u: a line of text of at most %d bytes was expected", path, n_line,
+                     LINE_BYTES - 2);
+}
+
 /* Cuts a comment that begins the line or follows a blank (Z85 has '#' too), and blanks at both ends. */
 static char *bare_line(char *line)
 {
@@ -53,6 +68,7 @@ static bool read_pair(const char *path, char *public_key, char *secret_key, erro
 {
     char     line[LINE_BYTES];
     uint32_t n_lines = 0;
+    int      got     = 0;
     bool     ok      = true;
     FILE    *file    = fopen(path, "re");
     if (!file)
@@ -60,7 +76,7 @@ static bool read_pair(const char *path, char *public_key, char *secret_key, erro
     struct stat status;
     if (secret_key && fstat(fileno(file), &status) == 0 && (status.st_mode & (S_IRWXO | S_IWGRP)) != 0)
         ok = error_set(err, ERR_INVALID, "%s: others may read or write this secret key; chmod 600 it", path);
-    while (ok && fgets(line, sizeof line, file)) {
+    while (ok && (got = read_line(file, line)) > 0) {
         n_lines++;
         char *text         = bare_line(line);
         int   found_public = key_of_line(text, "public-key", public_key);
@@ -69,6 +85,8 @@ static bool read_pair(const char *path, char *public_key, char *secret_key, erro
             ok = error_set(err, ERR_INVALID, "%s:%u: a key of 40 Z85 characters in double quotes was expected", path,
                            n_lines);
     }
+    if (ok && got < 0)
+        ok = refuse_line(path, n_lines + 1, err);
     explicit_bzero(line, sizeof line);
     fclose(file);
     if (ok && (public_key[0] == '\0' || (secret_key && secret_key[0] == '\0')))
@@ -110,6 +128,7 @@ static bool read_peers(bus_keys *keys, const char *path, error *err)
 {
     char     line[LINE_BYTES];
     uint32_t n_lines = 0;
+    int      got     = 0;
     bool     ok      = true;
     FILE    *file    = fopen(path, "re");
     if (!file)
@@ -117,12 +136,14 @@ static bool read_peers(bus_keys *keys, const char *path, error *err)
     keys->peers = calloc(BUS_PEER_KEYS_MAX, sizeof *keys->peers);
     if (!keys->peers)
         ok = error_set(err, ERR_NO_MEMORY, "no memory for the keys of peers");
-    while (ok && fgets(line, sizeof line, file)) {
+    while (ok && (got = read_line(file, line)) > 0) {
         n_lines++;
         char *text = bare_line(line);
         if (*text)
             ok = read_peer(keys, path, n_lines, text, err);
     }
+    if (ok && got < 0)
+        ok = refuse_line(path, n_lines + 1, err);
     fclose(file);
     return ok;
 }

@@ -24,8 +24,8 @@ struct kv_pool {
 
 kv_pool *kv_pool_new(uint32_t n_blocks, error *err)
 {
-    if (n_blocks == 0 || n_blocks >= UINT32_C(1) << 30) {
-        error_set(err, ERR_INVALID, "a KV pool of %u blocks: must be between 1 and 2^30", n_blocks);
+    if (n_blocks == 0 || n_blocks > KV_BLOCKS_MAX) {
+        error_set(err, ERR_INVALID, "a KV pool of %u blocks: must be between 1 and %d", n_blocks, KV_BLOCKS_MAX);
         return NULL;
     }
     uint32_t table_size = 4;

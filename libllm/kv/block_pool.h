@@ -12,7 +12,7 @@
 #include "base/hash.h"
 #include "base/span.h"
 
-enum { KV_BLOCK_TOKENS = 16 };
+enum { KV_BLOCK_TOKENS = 16, KV_BLOCKS_MAX = 1 << 24 }; /* a pool's own memory is some 40 bytes a block */
 
 #define KV_NO_BLOCK UINT32_MAX
 

@@ -91,7 +91,7 @@ static bool plan_sizes(engine *e, const executor_options *o, error *err)
         return error_set(err, ERR_INVALID,
                          "--kv-cache-memory %llu: one block of %d positions takes %zu bytes; two are needed",
                          (unsigned long long)o->kv_cache_memory, KV_BLOCK_TOKENS, block);
-    e->n_blocks = n_blocks < 1 << 24 ? (uint32_t)n_blocks : 1 << 24;
+    e->n_blocks = n_blocks < KV_BLOCKS_MAX ? (uint32_t)n_blocks : KV_BLOCKS_MAX;
     if ((uint64_t)e->n_blocks * KV_BLOCK_TOKENS < e->positions_max) {
         e->positions_max = e->n_blocks * KV_BLOCK_TOKENS;
         log_warn("the KV cache is smaller than the model's context", "max_model_len=%u kv_cache_memory=%llu",

@@ -5,7 +5,6 @@
 #include "base/random.h"
 #include "base/utf8.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -119,33 +118,13 @@ static bool is_our_model(const gateway *g, span asked)
     return asked.size == 0 || !g->options->served_model_name || span_equal(asked, g->model);
 }
 
-static bool decode_percent(span text, char *out, size_t out_bytes, span *decoded)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < text.size && n < out_bytes; i++) {
-        out[n] = text.data[i];
-        if (text.data[i] == '%') {
-            char hex[3] = {0};
-            if (i + 2 >= text.size || !isxdigit((unsigned char)text.data[i + 1]) ||
-                !isxdigit((unsigned char)text.data[i + 2]))
-                return false;
-            memcpy(hex, text.data + i + 1, 2);
-            out[n] = (char)strtol(hex, NULL, 16);
-            i += 2;
-        }
-        n++;
-    }
-    *decoded = (span){out, n};
-    return utf8_is_valid(*decoded);
-}
-
 static const char models_prefix[] = "/v1/models/";
 
 static void get_model(const call *c)
 {
     char name[MODEL_NAME_BYTES];
     span asked = {c->http->path.data + sizeof models_prefix - 1, c->http->path.size - (sizeof models_prefix - 1)};
-    bool plain = decode_percent(asked, name, sizeof name, &asked);
+    bool plain = http_percent_decode(asked, name, sizeof name, &asked) && utf8_is_valid(asked);
     if (!plain || asked.size == 0 || !is_our_model(c->gateway, asked)) {
         refuse_model(c, plain ? asked : (span){0});
         return;

@@ -516,6 +516,25 @@ bool http_query_next(span *query, span *name, span *value)
     return false;
 }
 
+bool http_percent_decode(span text, char *out, size_t out_bytes, span *decoded)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        char c = text.data[i];
+        if (n == out_bytes)
+            return false;
+        if (c == '%') {
+            if (text.size - i < 3 || !is(text.data[i + 1], HEX) || !is(text.data[i + 2], HEX))
+                return false;
+            c = (char)(hex_value(text.data[i + 1]) << 4 | hex_value(text.data[i + 2]));
+            i += 2;
+        }
+        out[n++] = c;
+    }
+    *decoded = (span){out, n};
+    return true;
+}
+
 bool http_field_is_clean(span name, span value)
 {
     return name.size > 0 && all_are(name, TOKEN) && all_are(value, VALUE);

@@ -145,6 +145,10 @@ void http_parser_header_at(const http_parser *p, const char *data, uint32_t i, s
  * an empty value. Both stay percent-encoded. */
 bool http_query_next(span *query, span *name, span *value);
 
+/* Decodes the %XX of a path or a query into out[0..out_bytes). False when a % lacks its two hexadecimal digits, or when
+ * the text does not fit. */
+bool http_percent_decode(span text, char *out, size_t out_bytes, span *decoded);
+
 /* True when a response may carry this header: the name a token, the value free of control characters. */
 bool http_field_is_clean(span name, span value);
 

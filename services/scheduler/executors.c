@@ -72,9 +72,9 @@ void executors_add(scheduler *s, peer *p, const executor_ready *about)
     if (known)
         executors_lost(s, known, "it started again");
     if (about->kv_block_tokens != KV_BLOCK_TOKENS || about->n_slots == 0 || about->n_tokens_max == 0 ||
-        about->n_kv_blocks == 0 || about->n_slots > 4096) {
-        log_error("executor not used: its sizes do not fit", "node=%s kv_block_tokens=%u slots=%u", p->name,
-                  about->kv_block_tokens, about->n_slots);
+        about->n_kv_blocks == 0 || about->n_kv_blocks > KV_BLOCKS_MAX || about->n_slots > 4096) {
+        log_error("executor not used: its sizes do not fit", "node=%s kv_block_tokens=%u slots=%u kv_blocks=%u",
+                  p->name, about->kv_block_tokens, about->n_slots, about->n_kv_blocks);
         return;
     }
     if (s->executors && s->executors->about.fingerprint != about->fingerprint) {

@@ -3,6 +3,7 @@
 #include "troupe/process.h"
 
 #include "troupe/admin.h"
+#include "troupe/endpoints.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 
-enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100, ENDPOINTS_BYTES = 1024 };
+enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100 };
 
 struct process {
     const process_options *options;
@@ -33,23 +34,6 @@ static sigset_t handled_signals(void)
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGHUP);
     return set;
-}
-
-/* Cuts "a,b" into slots[0..n): false when there are more. */
-static bool cut_endpoints(char *copy, const char *text, const char **slots, uint32_t n, const char *flag, error *err)
-{
-    char    *rest = NULL;
-    uint32_t i    = 0;
-    while (i < n && slots[i])
-        i++;
-    if (snprintf(copy, ENDPOINTS_BYTES, "%s", text) >= ENDPOINTS_BYTES)
-        return error_set(err, ERR_TOO_LARGE, "%s: longer than %d bytes", flag, ENDPOINTS_BYTES);
-    for (char *one = strtok_r(copy, ",", &rest); one; one = strtok_r(NULL, ",", &rest)) {
-        if (i == n)
-            return error_set(err, ERR_INVALID, "%s: at most %u endpoints", flag, n);
-        slots[i++] = one;
-    }
-    return i > 0 || error_set(err, ERR_INVALID, "%s: an endpoint is missing", flag);
 }
 
 /* Where a gateway or a scheduler listens for actors of the same process. */

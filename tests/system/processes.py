@@ -101,6 +101,8 @@ class Process:
 class Server:
     """What tests ask: a base URL, the unmodified openai client, and the metrics of every process behind it."""
 
+    scheme = "http"
+
     def __init__(self, folder):
         self.folder = folder
         self.processes = {}
@@ -130,7 +132,7 @@ class Server:
             process.assert_alive()
             return next((line["port"] for line in process.lines() if line["msg"] == "listens"), None)
 
-        self.url = f"http://127.0.0.1:{wait_until(port, f'{process.name} listens')}"
+        self.url = f"{self.scheme}://127.0.0.1:{wait_until(port, f'{process.name} listens')}"
 
         def ready():
             for p in self.processes.values():

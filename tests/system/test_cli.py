@@ -76,11 +76,6 @@ def test_a_mistake_is_named_in_one_sentence(arguments, status, words):
     assert not processes.SANITIZERS.search(done.stderr), done.stderr
 
 
-def test_every_flag_is_also_an_environment_variable():
-    done = troupe("serve", env={"TROUPE_PORT": "seven"})
-    assert done.returncode == 1 and "TROUPE_PORT" in done.stderr
-
-
 def test_keys_are_private_and_never_overwritten(tmp_path):
     key = tmp_path / "node.key"
     assert troupe("keys", key).returncode == 0

@@ -122,6 +122,30 @@ static void a_malformed_peers_file_names_the_line(void **state)
     }
 }
 
+static void a_long_line_is_refused_and_its_tail_is_no_line(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *what;
+        size_t      n_before; /* bytes of the comment before KEY_B */
+        bool        fits;
+    } table[] = {{"the longest line", 510 - sizeof KEY_B " client" + 1, true},
+                 {"cut before the key", 511, false},
+                 {"one byte over", 511 - sizeof KEY_B " client" + 1, false}};
+    for (size_t i = 0; i < COUNT(table); i++) {
+        bus_keys keys;
+        error    err;
+        char     text[2048];
+        snprintf(text, sizeof text, "%s executor\n#%*s%s client\n", KEY_A, (int)table[i].n_before - 1, "", KEY_B);
+        bool ok = bus_keys_read(&keys, NULL, NULL, write_text(text, 0644), &err);
+        if (ok != table[i].fits || (!ok && !strstr(err.text, "text:2: a line of text of at most 510 bytes")))
+            fail_msg("%s: %s", table[i].what, ok ? "taken" : err.text);
+        if (ok)
+            assert_int_equal(bus_keys_role(&keys, SPAN(KEY_B)), ROLE_UNKNOWN);
+        bus_keys_clear(&keys);
+    }
+}
+
 static void a_malformed_key_file_is_an_error(void **state)
 {
     (void)state;
@@ -149,6 +173,7 @@ int main(void)
         cmocka_unit_test(a_secret_key_that_others_may_read_is_refused),
         cmocka_unit_test(peers_have_roles),
         cmocka_unit_test(a_malformed_peers_file_names_the_line),
+        cmocka_unit_test(a_long_line_is_refused_and_its_tail_is_no_line),
         cmocka_unit_test(a_malformed_key_file_is_an_error),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

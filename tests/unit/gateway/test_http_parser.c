@@ -329,6 +329,38 @@ static void response_fields_with_control_characters_are_not_clean(void **state)
     assert_false(http_field_is_clean(SPAN(""), SPAN("b")));
 }
 
+static void percent_encoded_text_is_decoded_or_refused(void **state)
+{
+    static const struct {
+        const char *text;
+        span        decoded; /* no data: refused */
+    } cases[] = {
+        {"", SPAN("")},
+        {"a-b.gguf", SPAN("a-b.gguf")},
+        {"org%2Fa%20x", SPAN("org/a x")},
+        {"%2f%2F%C3%a9%00", {"//\xC3\xA9\0", 5}},
+        {"%252F", SPAN("%2F")},
+        {"a+b", SPAN("a+b")},
+        {"%", {0}},
+        {"%2", {0}},
+        {"x%g0", {0}},
+        {"%0x1", {0}},
+        {"% 1", {0}},
+        {"eight%20ch", SPAN("eight ch")},
+        {"nine%20cha", SPAN("nine cha")},
+        {"nine%20char", {0}}, /* over the eight bytes there are */
+        {"12345678%20", {0}},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        char out[8];
+        span decoded = {0};
+        bool ok      = http_percent_decode(span_of(cases[i].text), out, sizeof out, &decoded);
+        if (ok != (cases[i].decoded.data != NULL) || (ok && !span_equal(decoded, cases[i].decoded)))
+            fail_msg("\"%s\" became %s\"%.*s\"", cases[i].text, ok ? "" : "refused ", SPAN_ARG(decoded));
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -341,6 +373,7 @@ int main(void)
         cmocka_unit_test(a_refusal_is_final),
         cmocka_unit_test(every_refusal_has_an_error_status_and_a_sentence),
         cmocka_unit_test(response_fields_with_control_characters_are_not_clean),
+        cmocka_unit_test(percent_encoded_text_is_decoded_or_refused),
     };
     return cmocka_run_group_tests_name("http_parser", tests, NULL, NULL);
 }

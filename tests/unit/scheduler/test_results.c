@@ -378,6 +378,49 @@ static void searches_that_fit_one_by_one_do_not_stop_each_other(void **state)
     stage_end(&t);
 }
 
+/* ---- what an executor says it is ---- */
+
+static void an_executor_whose_sizes_do_not_fit_is_not_used(void **state)
+{
+    static const executor_ready good = {.n_kv_blocks      = STAGE_BLOCKS,
+                                        .kv_block_tokens  = KV_BLOCK_TOKENS,
+                                        .n_slots          = STAGE_SLOTS,
+                                        .n_tokens_max     = 64,
+                                        .n_vocab          = STAGE_VOCAB,
+                                        .max_model_len    = 512,
+                                        .n_logit_rows_max = 64};
+    static const struct {
+        const char *what;
+        size_t      offset;
+        uint32_t    value;
+        bool        used;
+    } cases[] = {
+        {"nothing is wrong", offsetof(executor_ready, n_slots), STAGE_SLOTS, true},
+        {"no slots", offsetof(executor_ready, n_slots), 0, false},
+        {"more slots than a plan may name", offsetof(executor_ready, n_slots), 4097, false},
+        {"blocks of another size", offsetof(executor_ready, kv_block_tokens), 2 * KV_BLOCK_TOKENS, false},
+        {"no blocks", offsetof(executor_ready, n_kv_blocks), 0, false},
+        {"the largest cache", offsetof(executor_ready, n_kv_blocks), KV_BLOCKS_MAX, true},
+        {"more blocks than anybody has", offsetof(executor_ready, n_kv_blocks), KV_BLOCKS_MAX + 1, false},
+        {"blocks without number", offsetof(executor_ready, n_kv_blocks), UINT32_MAX, false},
+        {"steps without tokens", offsetof(executor_ready, n_tokens_max), 0, false},
+    };
+    (void)state;
+    stage t;
+    stage_init(&t);
+    stage_start(&t, 1);
+    stage_executor *x = stage_add_executor(&t, NULL);
+    peer           *p = actor_find_peer(t.scheduler, span_of(actor_name(x->actor)));
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        executor_ready about = good;
+        memcpy((char *)&about + cases[i].offset, &cases[i].value, sizeof cases[i].value);
+        executors_add(stage_scheduler(&t), p, &about);
+        if ((executors_find(stage_scheduler(&t), p) != NULL) != cases[i].used)
+            fail_msg("%s", cases[i].what);
+    }
+    stage_end(&t);
+}
+
 /* ---- others that leave ---- */
 
 /* Nothing of it was said, so asking again is safe: a gateway does when a request is cancelled downstream. */
@@ -439,6 +482,7 @@ int main(void)
         cmocka_unit_test(beams_whose_likely_tokens_all_stop_end_there),
         cmocka_unit_test(a_beam_that_fails_ends_the_search_and_says_why),
         cmocka_unit_test(searches_that_fit_one_by_one_do_not_stop_each_other),
+        cmocka_unit_test(an_executor_whose_sizes_do_not_fit_is_not_used),
         cmocka_unit_test(a_search_that_loses_its_executor_is_cancelled),
         cmocka_unit_test(a_lost_postprocessor_is_told_to_the_owner_who_may_try_again),
     };

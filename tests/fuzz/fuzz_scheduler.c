@@ -1,0 +1,462 @@
+// links: service_scheduler
+/* Valid messages in any order into a scheduler, from every kind of node that talks to it. Input: a byte that picks an
+ * act, and what it takes. Requests, cancels and results mostly mean something (an id that exists, the plan that is
+ * next), and any field of them may be anything the schema allows. The invariants hold after every turn; a plan is one
+ * that its executor takes; and when the executors then answer and the clients cancel, nothing is left. */
+#include "actor/simulation.h"
+#include "base/log.h"
+#include "scheduler/state.h"
+#include "tests/fuzz/support_message.h"
+
+#include <assert.h>
+
+enum {
+    VOCABULARY   = 100,
+    IDS          = 6,
+    ATTEMPTS     = 3,
+    EXECUTORS    = 2,
+    PLANS        = 8,
+    ENTRIES      = 64,
+    TURN_MS      = 3,
+    ACTS_MAX     = 64,
+    PROMPT_MAX   = 80,
+    TOP          = 4,
+    MEMORY_BYTES = 8 << 20
+};
+
+typedef enum {
+    GATEWAY,
+    TOKENIZER,
+    POSTPROCESSOR,
+    DRAFTER,
+    CLIENT,
+    EXECUTOR,
+    N_PLAYERS = EXECUTOR + EXECUTORS
+} player_id;
+
+typedef struct {
+    uint32_t slot, position, n_rows, n_drafts;
+    bool     samples, scores, is_beam;
+} wanted;
+
+/* Whom the fuzzer plays. An executor keeps the plans that it has not answered. */
+typedef struct {
+    actor         *actor;
+    executor_ready said, about; /* last; and what it is since the scheduler's reset */
+    bool           open[ENTRIES];
+    uint64_t       steps[PLANS];
+    wanted         plans[PLANS][ENTRIES];
+    uint32_t       n_entries[PLANS], n_plans;
+} player;
+
+typedef struct {
+    simulation       *sim;
+    actor            *scheduler;
+    scheduler_options options;
+    player            players[N_PLAYERS];
+    arena            *memory;
+    fuzz_input        in;
+} stage;
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* ---- the players ---- */
+
+static void *create(actor *a, const void *options, error *err)
+{
+    (void)a, (void)err;
+    return (void *)(uintptr_t)options;
+}
+
+static void destroy(void *self)
+{
+    *(player *)self = (player){0};
+}
+
+static void on_reset(void *self, const message *m)
+{
+    player *x = self;
+    (void)m;
+    x->about = x->said;
+    memset(x->open, 0, sizeof x->open);
+}
+
+static bool are_below(const uint32_t *values, uint32_t n, uint32_t bound)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (values[i] >= bound)
+            return false;
+    return true;
+}
+
+/* What services/executor/step.c would refuse. */
+static void check_plan(player *x, const step_plan *plan)
+{
+    const executor_ready *about  = &x->about;
+    uint64_t              n_rows = 0, n_logit_rows = 0;
+    assert(plan->n_copy_from == plan->n_copy_to);
+    assert(are_below(plan->closes, plan->n_closes, about->n_slots));
+    assert(are_below(plan->copy_from, plan->n_copy_from, about->n_kv_blocks));
+    assert(are_below(plan->copy_to, plan->n_copy_to, about->n_kv_blocks));
+    for (uint32_t i = 0; i < plan->n_closes; i++) {
+        assert(x->open[plan->closes[i]]);
+        x->open[plan->closes[i]] = false;
+    }
+    for (uint32_t i = 0; i < plan->n_opens; i++) {
+        const slot_open *o = &plan->opens[i];
+        assert(o->slot < about->n_slots && !x->open[o->slot]);
+        assert(o->n_tokens <= about->max_model_len && o->n_prompt_tokens <= o->n_tokens);
+        x->open[o->slot] = true;
+    }
+    for (uint32_t i = 0; i < plan->n_entries; i++) {
+        const step_entry *e = &plan->entries[i];
+        assert(e->slot < about->n_slots && x->open[e->slot]);
+        assert(are_below(e->append, e->n_append, about->n_vocab) && are_below(e->drafts, e->n_drafts, about->n_vocab));
+        assert(are_below(e->blocks, e->n_blocks, about->n_kv_blocks));
+        assert((uint64_t)e->position + e->n_tokens + e->n_drafts <= about->max_model_len);
+        n_rows += e->n_tokens + e->n_drafts;
+        n_logit_rows += e->logits == LOGITS_WANTED_ALL    ? e->n_tokens
+                        : e->logits == LOGITS_WANTED_LAST ? 1 + e->n_drafts
+                                                          : 0;
+    }
+    assert(n_rows <= about->n_tokens_max && n_logit_rows <= about->n_logit_rows_max);
+}
+
+static void on_plan(void *self, const message *m)
+{
+    player          *x    = self;
+    const step_plan *plan = m->body;
+    uint32_t         at   = x->n_plans++;
+    assert(at < PLANS && plan->n_entries <= ENTRIES);
+    check_plan(x, plan);
+    x->steps[at]     = plan->step;
+    x->n_entries[at] = plan->n_entries;
+    for (uint32_t i = 0; i < plan->n_entries; i++) {
+        const step_entry *e = &plan->entries[i];
+        x->plans[at][i]     = (wanted){.slot     = e->slot,
+                                       .position = e->position,
+                                       .n_rows   = e->n_tokens,
+                                       .n_drafts = e->n_drafts,
+                                       .samples  = e->logits != LOGITS_WANTED_NONE && !e->no_sample,
+                                       .scores   = e->logits == LOGITS_WANTED_ALL,
+                                       .is_beam  = e->logits != LOGITS_WANTED_NONE && e->no_sample};
+    }
+}
+
+#define PLAYER(name_, role_, routes_)                                                                                  \
+    {                                                                                                                  \
+        .name = name_, .role = role_, .routes = routes_, .n_routes = COUNT(routes_), .create = create,                 \
+        .destroy = destroy                                                                                             \
+    }
+
+static const actor_route gateway_routes[]   = {{MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},
+                                               {MSG_TEXT_REFUSED, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}};
+static const actor_route tokenizer_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
+static const actor_route client_routes[]   = {{MSG_TEXT_DELTA, actor_ignore},
+                                              {MSG_TEXT_REFUSED, actor_ignore},
+                                              {MSG_TEXT_ENCODED, actor_ignore},
+                                              {MSG_TEXT_DECODED, actor_ignore}};
+static const actor_route reader_routes[]   = {{MSG_GEN_OPEN, actor_ignore},
+                                              {MSG_GEN_TOKENS, actor_ignore},
+                                              {MSG_GEN_PROMPT, actor_ignore},
+                                              {MSG_GEN_CANCEL, actor_ignore}};
+static const actor_route drafter_routes[]  = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
+static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
+
+static const actor_class classes[N_PLAYERS] = {
+    [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),
+    [TOKENIZER]     = PLAYER("tokenizer", ROLE_TOKENIZER, tokenizer_routes),
+    [POSTPROCESSOR] = PLAYER("postprocessor", ROLE_POSTPROCESSOR, reader_routes),
+    [DRAFTER]       = PLAYER("drafter", ROLE_DRAFTER, drafter_routes),
+    [CLIENT]        = PLAYER("client", ROLE_CLIENT, client_routes),
+    [EXECUTOR]      = PLAYER("executor", ROLE_EXECUTOR, executor_routes),
+    [EXECUTOR + 1]  = PLAYER("executor", ROLE_EXECUTOR, executor_routes),
+};
+
+static void join(stage *t, player_id who)
+{
+    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = who >= EXECUTOR ? 2 : 64};
+    t->players[who].actor = simulation_add(t->sim, &classes[who], &t->players[who], &calling, NULL);
+    if (!t->players[who].actor)
+        abort();
+}
+
+/* A peer that the scheduler does not know, or that has no credit, says nothing. */
+static void say(stage *t, player_id who, uint16_t type, const void *body, const envelope *about)
+{
+    actor *a  = t->players[who].actor;
+    peer  *to = a ? actor_find_peer(a, span_of(actor_name(t->scheduler))) : NULL;
+    if (to)
+        (void)!actor_send(a, to, type, body, about, NULL);
+}
+
+static void run_ms(stage *t, int64_t ms)
+{
+    simulation_run_until(t->sim, NULL, NULL, ms * NS_PER_MS);
+}
+
+/* ---- acts ---- */
+
+static envelope take_about(stage *t)
+{
+    uint8_t  which     = take(&t->in);
+    envelope e         = {.attempt = which / IDS % ATTEMPTS};
+    e.request.bytes[0] = which % IDS; /* 0: no request at all */
+    return e;
+}
+
+static void act_request(stage *t)
+{
+    static uint32_t prompt[PROMPT_MAX];
+    envelope        about    = take_about(t);
+    gen_request    *body     = take_message(&t->in, MSG_GEN_REQUEST, t->memory);
+    uint8_t         how      = take(&t->in);
+    player_id       says     = how & 1 ? CLIENT : TOKENIZER;
+    uint8_t         deadline = take(&t->in);
+    for (uint32_t i = 0; i < PROMPT_MAX; i++)
+        prompt[i] = i * 7 % VOCABULARY;
+    if (how & 2 || body->n_prompt == 0) {
+        body->prompt   = prompt;
+        body->n_prompt = 1 + take(&t->in) % PROMPT_MAX;
+    }
+    if (how & 4)
+        body->max_tokens = take(&t->in) % 32;
+    body->reply_to = span_of(actor_name(t->players[how & 8 ? CLIENT : GATEWAY].actor));
+    if (deadline > 128)
+        about.deadline_unix_ms = clock_unix_ms(simulation_clock(t->sim)) + deadline - 128;
+    say(t, says, MSG_GEN_REQUEST, body, &about);
+}
+
+static void act_cancel(stage *t)
+{
+    static const player_id who[] = {GATEWAY, POSTPROCESSOR, TOKENIZER, CLIENT};
+    envelope               about = take_about(t);
+    say(t, who[take(&t->in) % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
+}
+
+static void act_ready(stage *t)
+{
+    player_id       who  = EXECUTOR + take(&t->in) % EXECUTORS;
+    executor_ready *body = take_message(&t->in, MSG_EXECUTOR_READY, t->memory);
+    uint8_t         how  = take(&t->in);
+    body->fingerprint    = how & 0x80 ? body->fingerprint : 0;
+    if (how & 1)
+        body->n_kv_blocks = 1 + take(&t->in) % 64;
+    if (how & 2)
+        body->n_slots = 1 + take(&t->in) % 32;
+    if (body->n_slots > ENTRIES)
+        body->n_slots = ENTRIES; /* what a player can write down */
+    body->kv_block_tokens  = how & 4 ? body->kv_block_tokens : KV_BLOCK_TOKENS;
+    body->n_tokens_max     = how & 8 ? body->n_tokens_max : 1 + take(&t->in) % 128;
+    body->n_vocab          = how & 16 ? body->n_vocab : VOCABULARY;
+    body->max_model_len    = how & 32 ? body->max_model_len : 256;
+    body->n_logit_rows_max = how & 64 ? body->n_logit_rows_max : 1 + take(&t->in) % 64;
+    t->players[who].said   = *body;
+    say(t, who, MSG_EXECUTOR_READY, body, NULL);
+}
+
+static token_logprob *likely(stage *t, uint32_t n)
+{
+    token_logprob *l = arena_take_array(t->memory, n ? n : 1, sizeof *l);
+    for (uint32_t i = 0; l && i < n; i++) {
+        uint32_t *tokens   = arena_take_array(t->memory, TOP, sizeof *tokens);
+        float    *logprobs = arena_take_array(t->memory, TOP, sizeof *logprobs);
+        if (!tokens || !logprobs)
+            return NULL;
+        for (uint32_t k = 0; k < TOP; k++) {
+            tokens[k]   = (take(&t->in) + k) % VOCABULARY;
+            logprobs[k] = -0.25f * (float)k - take(&t->in) / 64.0f;
+        }
+        l[i] = (token_logprob){.token          = tokens[0],
+                               .logprob        = logprobs[0],
+                               .top_tokens     = tokens,
+                               .n_top_tokens   = TOP,
+                               .top_logprobs   = logprobs,
+                               .n_top_logprobs = TOP};
+    }
+    return l;
+}
+
+/* What the plan asked for: for drafts, some of them are right. */
+static step_output honest_output(stage *t, const wanted *w)
+{
+    step_output o      = {.slot = w->slot, .position = w->position + w->n_rows};
+    uint32_t   *tokens = arena_take_array(t->memory, w->n_drafts + 1, sizeof *tokens);
+    if (w->samples && tokens) {
+        o.tokens   = tokens;
+        o.n_tokens = 1 + take(&t->in) % (w->n_drafts + 1);
+        for (uint32_t i = 0; i < o.n_tokens; i++)
+            tokens[i] = take(&t->in) % VOCABULARY;
+        o.n_logprobs = o.n_tokens;
+        o.logprobs   = likely(t, o.n_logprobs);
+    }
+    if (w->is_beam && (o.logprobs = likely(t, 1)))
+        o.n_logprobs = 1;
+    if (w->scores) {
+        o.position          = w->position;
+        o.n_prompt_logprobs = w->n_rows;
+        o.prompt_logprobs   = likely(t, w->n_rows);
+    }
+    return o;
+}
+
+/* Answers an executor's oldest plan; honestly, or with some output made anew. */
+static void answer(stage *t, player_id who, bool honest)
+{
+    player *x  = &t->players[who];
+    peer   *to = x->actor ? actor_find_peer(x->actor, span_of(actor_name(t->scheduler))) : NULL;
+    if (!to || x->n_plans == 0)
+        return;
+    step_output *outputs = arena_take_array(t->memory, ENTRIES + 1, sizeof *outputs);
+    step_result  result  = {.step = x->steps[0], .outputs = outputs};
+    for (uint32_t i = 0; outputs && i < x->n_entries[0]; i++) {
+        const wanted *w = &x->plans[0][i];
+        if (!w->samples && !w->scores && !w->is_beam)
+            continue;
+        step_output *o   = &outputs[result.n_outputs++];
+        uint8_t      lie = honest ? 0 : take(&t->in);
+        *o               = honest_output(t, w);
+        if (lie > 224)
+            o->error = SPAN("no finite logit");
+        else if (lie > 192)
+            o->position = (uint32_t)take_wide(&t->in);
+        else if (lie > 160)
+            o->n_logprobs = o->n_prompt_logprobs = 0;
+    }
+    if (!honest && take(&t->in) > 240)
+        result.error = SPAN("out of memory");
+    if (!honest && take(&t->in) > 240) {
+        uint64_t step = result.step;
+        result        = *(step_result *)take_message(&t->in, MSG_STEP_RESULT, t->memory);
+        result.step   = step;
+    }
+    (void)!actor_send(x->actor, to, MSG_STEP_RESULT, &result, NULL, NULL);
+    actor_grant(x->actor, to, 1);
+    x->n_plans--;
+    memmove(x->steps, x->steps + 1, sizeof x->steps - sizeof x->steps[0]);
+    memmove(x->plans, x->plans + 1, sizeof x->plans - sizeof x->plans[0]);
+    memmove(x->n_entries, x->n_entries + 1, sizeof x->n_entries - sizeof x->n_entries[0]);
+}
+
+static void act_draft(stage *t)
+{
+    envelope     about = take_about(t);
+    draft_reply *body  = take_message(&t->in, MSG_DRAFT_REPLY, t->memory);
+    uint8_t      how   = take(&t->in);
+    if (how & 1) /* the length that the sequence has, so that the drafts are taken */
+        for (const request *r = ((const scheduler *)actor_self(t->scheduler))->requests; r; r = r->next)
+            if (request_id_equal(&r->envelope.request, &about.request) && body->choice < r->n_sequences)
+                body->length = r->sequences[body->choice].n_tokens;
+    say(t, how & 2 ? CLIENT : DRAFTER, MSG_DRAFT_REPLY, body, &about);
+}
+
+static void act_leave(stage *t)
+{
+    player_id who = take(&t->in) % N_PLAYERS;
+    simulation_kill(t->sim, t->players[who].actor);
+    join(t, who);
+    run_ms(t, take(&t->in) * 16);
+}
+
+static void act(stage *t)
+{
+    switch (take(&t->in) % 8) {
+    case 0:
+    case 1:
+        act_request(t);
+        break;
+    case 2:
+        act_cancel(t);
+        break;
+    case 3:
+        act_ready(t);
+        break;
+    case 4:
+    case 5:
+        answer(t, EXECUTOR + take(&t->in) % EXECUTORS, false);
+        break;
+    case 6:
+        act_draft(t);
+        break;
+    case 7:
+        if (take(&t->in) > 200)
+            act_leave(t);
+        else
+            run_ms(t, take(&t->in));
+        break;
+    }
+}
+
+/* ---- the run ---- */
+
+static bool is_connected(void *arg)
+{
+    stage *t = arg;
+    for (int i = 0; i < N_PLAYERS; i++)
+        if (!actor_find_peer(t->scheduler, span_of(actor_name(t->players[i].actor))) ||
+            !actor_find_peer(t->players[i].actor, span_of(actor_name(t->scheduler))))
+            return false;
+    return true;
+}
+
+static void start(stage *t)
+{
+    actor_options bound = {.bind = {"inproc://scheduler"}, .credits = 64};
+    option_group  group = {"scheduler", scheduler_option_rows, n_scheduler_option_rows, &t->options};
+    uint8_t       how   = take(&t->in);
+    log_set_level(LOG_OFF);
+    t->sim    = simulation_new(1, NULL);
+    t->memory = arena_new(MEMORY_BYTES, NULL);
+    if (!t->sim || !t->memory || !option_parse(&group, 1, 0, NULL, NULL, NULL))
+        abort();
+    t->options.hash_seed         = 7;
+    t->options.policy            = how % 3;
+    t->options.prefix_caching    = !(how & 4);
+    t->options.max_num_seqs      = how & 8 ? 2 : 16;
+    t->options.max_prefill_chunk = how & 16 ? 8 : 0;
+    t->scheduler                 = simulation_add(t->sim, &scheduler_class, &t->options, &bound, NULL);
+    if (!t->scheduler)
+        abort();
+    simulation_set_network(t->sim, &(sim_network_options){.delay_max_ns = NS_PER_MS});
+    for (int i = 0; i < N_PLAYERS; i++)
+        join(t, (player_id)i);
+    assert(simulation_run_until(t->sim, is_connected, t, 30 * NS_PER_S));
+}
+
+/* Everybody cancels, and what is in flight is answered. */
+static void expect_nothing_left(stage *t)
+{
+    const scheduler *s   = actor_self(t->scheduler);
+    gen_cancel       all = {.all = true, .reason = CANCEL_REASON_CLIENT_LEFT};
+    t->in.size           = 0; /* what they say from here on is the same for all inputs */
+    assert(simulation_run_until(t->sim, is_connected, t, 30 * NS_PER_S));
+    for (int round = 0; round < 4 * PLANS && s->n_requests > 0; round++) {
+        arena_reset(t->memory);
+        for (const request *r = s->requests; r; r = r->next)
+            say(t, CLIENT, MSG_GEN_CANCEL, &all, &r->envelope);
+        for (int i = 0; i < EXECUTORS; i++)
+            answer(t, EXECUTOR + i, true);
+        run_ms(t, 100);
+    }
+    assert(s->n_requests == 0 && s->n_waiting == 0 && s->n_waiting_tokens == 0);
+    for (const executor_link *x = s->executors; x; x = x->next)
+        assert(x->n_running == 0 && kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    stage t = {.in = {data, size}};
+    start(&t);
+    for (int i = 0; i < ACTS_MAX && t.in.size > 0; i++) {
+        arena_reset(t.memory);
+        act(&t);
+        run_ms(&t, TURN_MS);
+    }
+    expect_nothing_left(&t);
+    simulation_free(&t.sim);
+    arena_free(&t.memory);
+    return 0;
+}
