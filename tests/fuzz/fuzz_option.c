@@ -24,6 +24,7 @@ static size_t collect_groups(option_group *groups)
         groups[n++] =
             (option_group){services[i].name, services[i].rows, *services[i].n_rows, (char *)&all + services[i].offset};
     groups[n++] = (option_group){"Bus", endpoint_option_rows, n_endpoint_option_rows, &process_given};
+    groups[n++] = (option_group){"Keys", key_option_rows, n_key_option_rows, &process_given};
     groups[n++] = (option_group){"Process", process_option_rows, n_process_option_rows, &process_given};
     return n;
 }

@@ -106,6 +106,7 @@ static void check_plan(player *x, const step_plan *plan)
         const slot_open *o = &plan->opens[i];
         assert(o->slot < about->n_slots && !x->open[o->slot]);
         assert(o->n_tokens <= about->max_model_len && o->n_prompt_tokens <= o->n_tokens);
+        assert(are_below(o->tokens, o->n_tokens, about->n_vocab));
         x->open[o->slot] = true;
     }
     for (uint32_t i = 0; i < plan->n_entries; i++) {
