@@ -1,7 +1,6 @@
 /* Plan -> ragged batch -> forward -> sampled tokens. See step.h. */
 #include "executor/step.h"
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "kv/block_pool.h"
 #include "sample/logit_edits.h"
@@ -213,12 +212,9 @@ void engine_free(engine **engine_to_free)
 
 executor_ready engine_about(const engine *e)
 {
-    const model_config *config   = model_get_config(e->model);
-    hash_key            key      = {1, 2}; /* fixed: every process must get the same */
-    uint64_t            identity = hash_64(key, config, sizeof *config);
     return (executor_ready){
         .model            = span_of(e->name),
-        .fingerprint      = identity,
+        .fingerprint      = model_fingerprint(e->model),
         .n_kv_blocks      = e->n_blocks,
         .kv_block_tokens  = KV_BLOCK_TOKENS,
         .n_slots          = e->n_slots,
