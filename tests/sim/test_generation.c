@@ -227,6 +227,37 @@ static float score_of(const generation *scored, uint32_t n_prompt, uint32_t n_to
     return sum;
 }
 
+/* Every token stands in its prompt and none may come twice: it fails after its prompt, when its next row is planned
+ * already, two plans deep. Nobody else may be computed again for that, let alone say something else. */
+static void a_sequence_that_fails_alone_fails_nobody_else(void **state)
+{
+    (void)state;
+    enum { N_VOCAB = 128 };
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 46, 1, 0);
+    add_requests(&d, false);
+    double n_preempted = metric_of("troupe_preemptions_total");
+    for (uint32_t i = 0; i < N_REQUESTS; i++)
+        deployment_send(&d, &d.generations[i]);
+    for (uint32_t i = 0; i < 3; i++) {
+        generation *g                    = deployment_add(&d, 1, N_VOCAB, MAX_TOKENS);
+        g->body.sampling.no_repeat_ngram = 1;
+        for (uint32_t t = 0; t < N_VOCAB; t++)
+            g->prompt[t] = (t + i) % N_VOCAB;
+        deployment_send(&d, g);
+    }
+    deployment_run(&d, 60);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(FINISH_REASON_ERROR, d.generations[N_REQUESTS + i].finish[0]);
+        assert_int_equal(0, d.generations[N_REQUESTS + i].n_tokens[0]);
+    }
+    assert_like_reference(&d, "beside sequences that fail");
+    assert_true(metric_of("troupe_preemptions_total") == n_preempted);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
 /* A beam search of width 1 is greedy; a wider one finds something at least as likely. */
 static void beams_are_at_least_as_likely_as_greedy(void **state)
 {
@@ -419,6 +450,7 @@ int main(void)
         cmocka_unit_test(choices_draw_from_streams_of_their_own),
         cmocka_unit_test(a_prompt_is_scored_as_it_would_be_generated),
         cmocka_unit_test(only_the_prompt_of_a_resumed_request_is_scored),
+        cmocka_unit_test(a_sequence_that_fails_alone_fails_nobody_else),
         cmocka_unit_test(beams_are_at_least_as_likely_as_greedy),
         cmocka_unit_test(a_killed_executor_changes_no_token),
         cmocka_unit_test(the_queue_refuses_what_is_over_its_bounds),
