@@ -392,15 +392,23 @@ static bool is_sampled(const logit_row *row, const step_entry *entry)
     return row->target == UINT32_MAX && !entry->no_sample;
 }
 
+/* A beam's newest row: nothing is sampled, but its likely tokens are those that its logit edits leave. */
+static bool is_beam(const engine *e, const logit_row *row, const step_entry *entry)
+{
+    return row->target == UINT32_MAX && e->slots[entry->slot].sampling.beam_width > 0;
+}
+
 static kern_sample_row sample_row_of(const engine *e, const logit_row *row, const step_entry *entry)
 {
-    const slot            *q = &e->slots[entry->slot];
-    const sampling_params *p = &q->sampling;
-    if (!is_sampled(row, entry)) /* for its log probabilities alone */
+    const slot            *q    = &e->slots[entry->slot];
+    const sampling_params *p    = &q->sampling;
+    bool                   beam = is_beam(e, row, entry);
+    if (!is_sampled(row, entry) && !beam) /* for its log probabilities alone */
         return (kern_sample_row){
             .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_top = p->n_top_logprobs, .target = row->target};
     return (kern_sample_row){
-        .temperature        = p->temperature,
+        .reports_edited     = beam,
+        .temperature        = beam ? 0 : p->temperature, /* the token is not used */
         .top_p              = p->top_p,
         .min_p              = p->min_p,
         .typical_p          = p->typical_p,
@@ -447,8 +455,8 @@ static void sample_all(engine *e, const step_plan *plan, float *logits, uint32_t
         const logit_row  *row     = &e->logit_rows[i];
         const step_entry *entry   = &plan->entries[row->entry];
         logit_history     history = history_of(e, row, entry);
-        bool              sampled = is_sampled(row, entry);
-        uint32_t          n_max   = sampled ? logit_edits_max(e->editor, &history) : 0;
+        bool              edited  = is_sampled(row, entry) || is_beam(e, row, entry);
+        uint32_t          n_max   = edited ? logit_edits_max(e->editor, &history) : 0;
         if (n_edits + n_max > e->edit_room) {
             sample_rows(e, logits, first, i, n_edits);
             first   = i;
@@ -456,7 +464,7 @@ static void sample_all(engine *e, const step_plan *plan, float *logits, uint32_t
         }
         e->sample_rows[i]             = sample_row_of(e, row, entry);
         e->sample_rows[i].edits_start = n_edits;
-        if (sampled)
+        if (edited)
             e->sample_rows[i].n_edits = logit_edits_build(e->editor, &history, e->edits + n_edits);
         n_edits += e->sample_rows[i].n_edits;
     }

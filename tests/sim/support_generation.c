@@ -93,8 +93,11 @@ static void on_gen_tokens(void *self, const message *m)
         return;                                    /* what was on its way when the choice was cancelled */
     assert_int_equal(g->n_tokens[c], body->index); /* in order, none twice, none missing */
     for (uint32_t i = 0; i < body->n_tokens; i++) {
-        if (body->n_logprobs > 0)
+        if (body->n_logprobs > 0) {
+            assert_int_equal(body->tokens[i], body->logprobs[i].token);
             g->logprobs[c][g->n_tokens[c]] = body->logprobs[i].logprob;
+            g->n_top_logprobs[c]           = body->logprobs[i].n_top_tokens;
+        }
         g->tokens[c][g->n_tokens[c]++] = body->tokens[i];
     }
     g->n_cached   = body->cached_tokens;

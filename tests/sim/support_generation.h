@@ -24,6 +24,7 @@ typedef struct {
     uint32_t      tokens[GENERATION_CHOICES_MAX][GENERATION_TOKENS_MAX];
     float         logprobs[GENERATION_CHOICES_MAX][GENERATION_TOKENS_MAX];
     uint32_t      n_tokens[GENERATION_CHOICES_MAX];
+    uint32_t      n_top_logprobs[GENERATION_CHOICES_MAX]; /* of the last token that came with any */
     finish_reason finish[GENERATION_CHOICES_MAX];
     float         prompt_logprobs[GENERATION_TOKENS_MAX];
     uint32_t      n_prompt_logprobs, n_cached, n_drafted, n_accepted;

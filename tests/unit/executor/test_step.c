@@ -412,6 +412,49 @@ static void a_penalty_over_a_long_history_runs(void **state)
     free(path), free(tokens), free(blocks);
 }
 
+/* A beam's row samples nothing and reports its likeliest tokens: of what penalties, bias and bans left. */
+static void a_beam_reports_what_its_logit_edits_leave(void **state)
+{
+    (void)state;
+    sampling_params plain = greedy(), biased;
+    token_logprob   of[2];
+    arena          *room[2] = {memory, arena_new(engine_result_bytes(tiny) + 4096, NULL)};
+    plain.beam_width        = 4;
+    plain.n_top_logprobs    = 8;
+    biased                  = plain;
+    biased.no_repeat_ngram  = 1;
+    biased.min_tokens       = 1;
+    biased.logit_bias       = (const logit_bias[]){{.token = 77, .bias = 100}};
+    biased.n_logit_bias     = 1;
+    for (uint32_t i = 0; i < 2; i++) {
+        slot_open open   = {.slot            = i,
+                            .tokens          = known,
+                            .n_tokens        = N_PROMPT,
+                            .n_prompt_tokens = N_PROMPT,
+                            .sampling        = i ? biased : plain};
+        uint32_t  stop   = i ? of[0].top_tokens[0] : 0;
+        open.stop_tokens = &stop, open.n_stop_tokens = i;
+        step_plan   plan = {.opens   = &open,
+                            .n_opens = 1,
+                            ENTRY(.slot = i, .n_tokens = N_PROMPT, .blocks = U32S(i * 2, i * 2 + 1), .n_blocks = 2,
+                                  .logits = LOGITS_WANTED_LAST, .no_sample = true)};
+        step_result r    = run_plan(tiny, &plan, room[i]);
+        assert_int_equal(0, r.outputs[0].n_tokens);
+        assert_int_equal(1, r.outputs[0].n_logprobs);
+        of[i] = r.outputs[0].logprobs[0];
+        assert_int_equal(8, of[i].n_top_tokens);
+    }
+    assert_true(of[0].top_logprobs[0] < -0.01f);
+    assert_int_equal(77, of[1].top_tokens[0]);
+    assert_true(of[1].top_logprobs[0] > -0.01f); /* of the edited distribution, of which 77 is nearly all */
+    for (uint32_t i = 0; i < 8; i++) {
+        assert_int_not_equal(of[0].top_tokens[0], of[1].top_tokens[i]); /* too early to stop */
+        for (uint32_t k = 0; k < N_PROMPT; k++)
+            assert_int_not_equal(known[k], of[1].top_tokens[i]);
+    }
+    arena_free(&room[1]);
+}
+
 /* ---- faults of one sequence ---- */
 
 /* Every token stands in its prompt and none may come twice: nothing is left to sample. The next plan was made before
@@ -522,6 +565,7 @@ int main(void)
         cmocka_unit_test(prompts_are_scored_alike_in_chunks_of_any_size),
         cmocka_unit_test_setup_teardown(a_copied_block_is_as_good_as_one_that_was_computed, set_up, tear_down),
         cmocka_unit_test(more_logit_edits_than_one_call_takes_change_nothing),
+        cmocka_unit_test_setup_teardown(a_beam_reports_what_its_logit_edits_leave, set_up, tear_down),
         cmocka_unit_test(a_penalty_over_a_long_history_runs),
         cmocka_unit_test(a_sequence_that_fails_alone_does_so_in_the_next_plan_too),
         cmocka_unit_test(an_engine_that_cannot_be_made_says_which_flag_is_at_fault),
