@@ -164,9 +164,9 @@ static void take_from_peer(actor *a, const transport_message *t, peer_entry *fro
         }
         return;
     }
-    if (e->protocol < BUS_PROTOCOL_MIN || e->protocol > BUS_PROTOCOL_MAX || !info) {
-        error_set(&why, ERR_UNSUPPORTED, "no message of type %u in protocol %u; this node speaks protocols %d to %d",
-                  e->type, e->protocol, BUS_PROTOCOL_MIN, BUS_PROTOCOL_MAX);
+    if (e->protocol != from->protocol || !info) {
+        error_set(&why, ERR_UNSUPPORTED, "no message of type %u in protocol %u; this session speaks protocol %u",
+                  e->type, e->protocol, from->protocol);
         actor_refuse(a, t, from, e, REFUSED_UNKNOWN, &why);
     } else if (!(info->from >> from->public.role & 1) || !(info->to >> a->class->role & 1)) {
         error_set(&why, ERR_UNAUTHORIZED, "a %s may not send %s to a %s", role_name(from->public.role), info->name,
