@@ -470,9 +470,9 @@ static void a_deadline_ends_what_waits_and_what_runs(void **state)
     envelope    e     = {.deadline_unix_ms = clock_unix_ms(simulation_clock(d.sim)) + 200};
     uint32_t    index = 1;
     memcpy(e.request.bytes, &index, sizeof index);
-    peer *to         = actor_find_peer(d.client, span_of(actor_name(d.scheduler)));
-    g->body.reply_to = span_of(actor_name(d.client));
-    assert_true(actor_send(d.client, to, MSG_GEN_REQUEST, &g->body, &e, NULL));
+    peer *to         = actor_find_peer(d.tokenizer, span_of(actor_name(d.scheduler)));
+    g->body.reply_to = span_of(actor_name(d.gateway));
+    assert_true(actor_send(d.tokenizer, to, MSG_GEN_REQUEST, &g->body, &e, NULL));
     deployment_run(&d, 5);
     assert_int_equal(ERR_TIMEOUT, g->refused);
     deployment_check_idle(&d);

@@ -410,6 +410,14 @@ def test_every_reference_of_asyncapi_leads_somewhere():
             at = at[step]
 
 
+def test_a_client_says_nothing_to_what_is_behind_a_gateway():
+    """Or it could choose the tenant of its request, and with it whose cached prefixes it finds."""
+    document = yaml.safe_load((ROOT / "schemas/asyncapi.yaml").read_text())
+    for message in document["components"]["messages"].values():
+        if "client" in message["x-from"]:
+            assert "gateway" in message["x-to"] and "scheduler" not in message["x-to"], message["name"]
+
+
 def test_the_reference_documents_every_message_and_field():
     text = (ROOT / "schemas/REFERENCE.md").read_text()
     for name, fields in [*codec.MESSAGES.items(), *codec.STRUCTS.items()]:

@@ -81,7 +81,7 @@ static void a_request_that_cannot_be_served_is_refused_with_the_field_at_fault(v
         if (!strstr(q->why, refusals[i].says))
             fail_msg("expected \"%s\", got \"%s\"", refusals[i].says, q->why);
         stage_wait_ms(&t, 100);
-        assert_int_equal(64, actor_find_peer(t.gateway, span_of(actor_name(t.scheduler)))->credits);
+        assert_int_equal(64, actor_find_peer(t.tokenizer, span_of(actor_name(t.scheduler)))->credits);
         assert_int_equal(0, stage_scheduler(&t)->n_requests);
         stage_end(&t);
     }
@@ -153,7 +153,7 @@ static void a_choice_that_has_all_its_tokens_ends_at_once(void **state)
     assert_int_equal(5, q->n_tokens);
     stage_wait_ms(&t, 100);
     assert_int_equal(0, stage_scheduler(&t)->n_requests);
-    assert_int_equal(64, actor_find_peer(t.gateway, span_of(actor_name(t.scheduler)))->credits);
+    assert_int_equal(64, actor_find_peer(t.tokenizer, span_of(actor_name(t.scheduler)))->credits);
     stage_end(&t);
 }
 
