@@ -257,6 +257,7 @@ void actor_mark_gone(actor *a, peer_entry *entry, const char *reason)
     if (entry->gone)
         return;
     entry->gone = true;
+    metric_add(a->metrics->credits_spent, (double)entry->spendable - a->options.credits);
     a->n_owing -= entry->owed > 0;
     entry->owed           = 0;
     entry->public.credits = 0;

@@ -90,6 +90,7 @@ void actor_pay_credits(actor *a)
                 break; /* gone, or its mailbox is full: tried again next turn */
             entry->owed -= grant.n;
             entry->spendable += grant.n;
+            metric_add(a->metrics->credits_spent, -(double)grant.n);
             a->n_owing -= entry->owed == 0;
         }
     }

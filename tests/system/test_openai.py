@@ -350,22 +350,36 @@ def test_a_client_that_leaves_without_streaming_frees_its_request_too(serve):
 
 
 def test_many_streams_with_random_cancels_all_end(serve):
+    """Prompts and answers of many lengths, stop strings, and clients that leave early."""
     random_of = random.Random(1)
-    plans = [(i, random_of.choice([None, None, 1, 3, 10])) for i in range(64)]
+    plans = [
+        {
+            "prompt": f"{STORY * random_of.randint(1, 12)} {i}",
+            "max_tokens": random_of.choice([1, 7, 16, 40, 90]),
+            "stop": random_of.choice([None, None, ".", [" the", "\n"]]),
+            "leave_after": random_of.choice([None, None, 1, 3, 10]),
+            "seed": i,
+        }
+        for i in range(64)
+    ]
 
     def run(plan):
-        seed, leave_after = plan
-        stream = complete(serve, f"{STORY} {seed}", max_tokens=40, temperature=1, seed=seed, stream=True)
-        for i, _ in enumerate(stream):
+        plan = dict(plan)
+        leave_after, finish = plan.pop("leave_after"), None
+        stream = complete(serve, temperature=1, stream=True, **plan)
+        for i, chunk in enumerate(stream):
             if i == leave_after:
                 stream.close()
                 return "left"
-        return "finished"
+            finish = chunk.choices[0].finish_reason if chunk.choices else finish
+        return finish
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         ends = list(pool.map(run, plans))
-    finished = sum(leave_after is None for _, leave_after in plans)
-    assert ends.count("finished") >= finished and len(ends) == 64
+    for plan, end in zip(plans, ends):
+        left, stopped = plan["leave_after"] is not None and end == "left", plan["stop"] is not None and end == "stop"
+        assert left or stopped or end in ("length", "stop"), plan
+    assert {"left", "length", "stop"} == set(ends)
     serve.wait_idle()
     assert "Paris" in chat(serve).choices[0].message.content
 
