@@ -552,6 +552,23 @@ static void a_small_cache_bounds_the_length_of_a_sequence(void **state)
     engine_free(&e);
 }
 
+/* A scheduler takes executors together when these agree. */
+static void engines_of_one_model_agree_whatever_it_is_called_and_wherever_it_runs(void **state)
+{
+    (void)state;
+    executor_options options[3] = {tiny_options(), tiny_options(), tiny_options()};
+    uint64_t         of[3];
+    options[1].model_name = "another-name";
+    options[1].backend    = "ref";
+    options[2].model      = TESTS_DIR "/data/models/mha_untied.gguf";
+    for (size_t i = 0; i < COUNT(options); i++) {
+        engine *e = engine_of(&options[i]);
+        of[i]     = engine_about(e).fingerprint;
+        engine_free(&e);
+    }
+    assert_true(of[0] == of[1] && of[0] != of[2]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -570,6 +587,7 @@ int main(void)
         cmocka_unit_test(a_sequence_that_fails_alone_does_so_in_the_next_plan_too),
         cmocka_unit_test(an_engine_that_cannot_be_made_says_which_flag_is_at_fault),
         cmocka_unit_test(a_small_cache_bounds_the_length_of_a_sequence),
+        cmocka_unit_test(engines_of_one_model_agree_whatever_it_is_called_and_wherever_it_runs),
     };
     return cmocka_run_group_tests_name("executor/step", tests, NULL, NULL);
 }
