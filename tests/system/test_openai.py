@@ -444,6 +444,25 @@ def test_beam_search_finds_what_is_likelier_than_greedy(serve):
     scores = [likelihood(t) for t in texts]
     greedy = complete(serve, max_tokens=12, extra_body={"ignore_eos": True})
     assert scores[0] >= likelihood(greedy.choices[0].text) - 0.01
+    reported = complete(serve, n=3, max_tokens=12, logprobs=2, extra_body=search)
+    assert [c.text for c in reported.choices] == texts
+    for choice, score in zip(reported.choices, scores):
+        assert len(choice.logprobs.token_logprobs) == 12 and len(choice.logprobs.top_logprobs[0]) == 2
+        assert sum(choice.logprobs.token_logprobs) == pytest.approx(score, abs=0.01)
+    serve.wait_idle()
+
+
+def test_beam_search_heeds_what_a_request_wishes_for_its_logits(serve):
+    search = {"use_beam_search": True, "beam_width": 4, "ignore_eos": True}
+    the, sea = token_ids(serve, " the")[0], token_ids(serve, " sea")[0]
+    biased = complete(serve, max_tokens=12, logit_bias={str(the): -100, str(sea): 100}, extra_body=search)
+    assert " the" not in biased.choices[0].text and biased.choices[0].text.count(" sea") == 12
+    fresh = complete(serve, max_tokens=24, extra_body={**search, "no_repeat_ngram_size": 1})
+    ids = token_ids(serve, fresh.choices[0].text)
+    assert len(set(ids)) == len(ids)
+    with pytest.raises(openai.BadRequestError) as refused:
+        complete(serve, logprobs=1, frequency_penalty=1, extra_body=search)
+    assert refused.value.param == "logprobs"
     serve.wait_idle()
 
 
