@@ -395,7 +395,7 @@ static bool is_sampled(const logit_row *row, const step_entry *entry)
 /* A beam's newest row: nothing is sampled, but its likely tokens are those that its logit edits leave. */
 static bool is_beam(const engine *e, const logit_row *row, const step_entry *entry)
 {
-    return row->target == UINT32_MAX && e->slots[entry->slot].sampling.beam_width > 0;
+    return entry->no_sample && row->target == UINT32_MAX && e->slots[entry->slot].sampling.beam_width > 0;
 }
 
 static kern_sample_row sample_row_of(const engine *e, const logit_row *row, const step_entry *entry)
