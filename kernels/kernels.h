@@ -8,7 +8,7 @@
  *  - Batch-invariant: a row's result depends on that row's inputs alone, never on n_tokens, on how rows are split
  * between threads, or on where a row stands. Sums run in one fixed order for a given (operator, weight, length).
  *  - All variants of the CPU backend (portable, avx2, avx512, ...) give the same bits; `ref` is plain float32 and the
- * truth that they are compared with, within stated tolerances (tests/parity/test_kernels.c).
+ * truth that they are compared with, within stated tolerances (tests/unit/kernels/test_operators.c).
  *  - Activations are float32. Row-major, innermost dimension last; shapes stand in brackets.
  *  - Pointers in argument structs are device memory unless named host_. Operators of one device run in order; they may
  * return before the work is done; kern_synchronize waits. No operator allocates: kern_reserve sizes the scratch memory
@@ -285,9 +285,11 @@ typedef struct {
     uint32_t edits_start, n_edits; /* into kern_sample_args.edits; each token at most once */
     uint32_t n_top;                /* how many of the most likely tokens to report, <= KERN_TOP_MAX */
     uint32_t target;               /* a token whose logprob and rank are wanted (prompt logprobs), or UINT32_MAX */
+    bool     reports_edited;       /* penalties, bias and bans come before the reports (beam search follows those) */
 } kern_sample_row;
 
-/* Log probabilities are of the model's own distribution: log_softmax of the raw logits, before any processing. */
+/* Log probabilities are of the model's own distribution: log_softmax of the raw logits, before any processing; of the
+ * edited ones in rows that ask for it. */
 typedef struct {
     uint32_t token; /* sampled */
     float    logprob;
@@ -297,18 +299,18 @@ typedef struct {
     uint32_t n_top;
     uint32_t top_tokens[KERN_TOP_MAX]; /* by falling logprob, lower id first on a tie */
     float    top_logprobs[KERN_TOP_MAX];
-    bool     no_finite; /* every logit was NaN or -inf: `token` is meaningless */
+    bool     no_finite; /* every logit was NaN or -inf, or is banned: `token` is meaningless */
 } kern_sample_result;
 
-/* Per row, in this order: report logprobs of the raw logits; repetition penalty on `seen` tokens (logit / p when
- * positive, * p when not; Keskar et al. 2019, arXiv 1909.05858), minus frequency_penalty * n_output, minus
- * presence_penalty when n_output > 0, plus bias, banned; divide by temperature; keep the top_k; then typical_p (Meister
- * et al. 2022, arXiv 2202.00666), then top_p (the smallest set of most likely tokens whose probability reaches top_p),
- * then min_p (at least min_p times the likeliest); each filter on the distribution renormalised by the ones before and
- * each keeping at least one token; then Gumbel-max: the token with the largest logit[i] + g(seed, position, i),   g =
- * -log(-log(u)),  u = (philox + 0.5) / 2^32, where philox is word i % 4 of Philox4x32-10 (Salmon et al. 2011) with key
- * (seed low, seed high), counter (i / 4, position, 0, 0). So a token is a function of (distribution, seed, position),
- * whoever asks and however often. */
+/* Per row, in this order: report logprobs of the raw logits, unless that waits for the edits; repetition penalty on
+ * `seen` tokens (logit / p when positive, * p when not; Keskar et al. 2019, arXiv 1909.05858), minus frequency_penalty
+ * * n_output, minus presence_penalty when n_output > 0, plus bias, banned; divide by temperature; keep the top_k; then
+ * typical_p (Meister et al. 2022, arXiv 2202.00666), then top_p (the smallest set of most likely tokens whose
+ * probability reaches top_p), then min_p (at least min_p times the likeliest); each filter on the distribution
+ * renormalised by the ones before and each keeping at least one token; then Gumbel-max: the token with the largest
+ * logit[i] + g(seed, position, i),   g = -log(-log(u)),  u = (philox + 0.5) / 2^32, where philox is word i % 4 of
+ * Philox4x32-10 (Salmon et al. 2011) with key (seed low, seed high), counter (i / 4, position, 0, 0). So a token is a
+ * function of (distribution, seed, position), whoever asks and however often. */
 typedef struct {
     float                 *logits; /* [n_rows][n_vocab], overwritten */
     const kern_sample_row *rows;

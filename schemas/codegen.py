@@ -5,9 +5,10 @@
     schemas/codegen.py --check    fail when one of them is stale, or when a released field changed
 
 Writes: libllm/bus/messages.{h,c} (structs and codec tables), schemas/python/troupe_bus/messages.py,
-schemas/REFERENCE.md, schemas/asyncapi.yaml, schemas/schema.lock (released field numbers), and the golden vectors in
+schemas/REFERENCE.md, schemas/asyncapi.yaml, schemas/schema.lock (what was released), and the golden vectors in
 tests/data/messages/.
-A field may be added; it never changes number or type, and a number is never used twice.
+A field may be added; it never changes number, type, default or whether it is required, its limits only grow, and a
+number is never used twice.
 """
 
 import argparse
@@ -97,18 +98,66 @@ def check_fields(owner, fields, retired, enums, structs):
     return result
 
 
-# ---- the lock of released numbers ----------------------------------------------------------------------------------
+# ---- the lock of what was released ---------------------------------------------------------------------------------
+
+LOWER, UPPER = ("min",), ("max", "max_items", "max_bytes")
 
 
-def lock_of(enums, structs, messages):
-    def fields(body):
-        return {str(f["number"]): {"name": f["name"], "type": f["type"], "of": f.get("of", "")} for f in body["fields"]}
+def locked_field(f):
+    """What a field means to those who know it already. A default that is written and one that is left out are one."""
+    kept = {"name": f["name"], "type": f["type"], "of": f.get("of", "")}
+    kept |= {key: f[key] for key in (*LOWER, *UPPER) if key in f}
+    if f.get("default"):
+        kept["default"] = f["default"]
+    if f.get("required"):
+        kept["required"] = True
+    return kept
+
+
+def lock_of(enums, structs, messages, released):
+    """`released` is the lock so far: numbers that were ever retired stay in it."""
+
+    def entry(kind, name, body):
+        before = released[kind].get(name, {})
+        fields = {str(f["number"]): locked_field(f) for f in body["fields"]}
+        gone = {n: f["name"] for n, f in before.get("fields", {}).items() if n not in fields}
+        named = {str(n): str(label) for n, label in (body.get("retired") or {}).items()}
+        return {"fields": fields, "retired": named | gone | before.get("retired", {})}
+
+    def message(name, m):
+        about = {"id": m["id"], "from": sorted(m["from"]), "to": sorted(m["to"]), "credit": bool(m.get("credit"))}
+        return about | entry("messages", name, m)
 
     return {
-        "messages": {n: {"id": m["id"], "fields": fields(m)} for n, m in sorted(messages.items())},
-        "structs": {n: {"fields": fields(s)} for n, s in sorted(structs.items())},
+        "messages": {n: message(n, m) for n, m in sorted(messages.items())},
+        "structs": {n: entry("structs", n, s) for n, s in sorted(structs.items())},
         "enums": {n: {str(v): k for v, k in e["values"].items()} for n, e in sorted(enums.items())},
     }
+
+
+def field_faults(old, now):
+    """A field means what it meant, and takes all that it took: limits may only grow."""
+    faults = [
+        f"{key} was released as {old.get(key)!r}, is now {now.get(key)!r}"
+        for key in ("name", "type", "of", "default", "required")
+        if old.get(key) != now.get(key)
+    ]
+    for key in (*LOWER, *UPPER):
+        was, limit = old.get(key), now.get(key)
+        if limit is not None and (was is None or (limit > was if key in LOWER else limit < was)):
+            faults.append(f"{key} was released as {was}, {limit} takes less")
+    return faults
+
+
+def message_faults(old, now):
+    faults = [
+        f"released with {key} {old[key]}, is now {now[key]}" for key in ("id", "credit") if old[key] != now[key]
+    ]
+    for side in ("from", "to"):
+        gone = set(old[side]) - set(now[side])
+        if gone:
+            faults.append(f"'{side}' was released with {', '.join(sorted(gone))}")
+    return faults
 
 
 def compatible(old, new, retired_of):
@@ -120,14 +169,16 @@ def compatible(old, new, retired_of):
             if now is None:
                 faults.append(f"{name} was released and is gone")
                 continue
-            if kind == "messages" and now["id"] != body["id"]:
-                faults.append(f"{name}: released with id {body['id']}, is now {now['id']}")
+            if kind == "messages":
+                faults += [f"{name}: {fault}" for fault in message_faults(body, now)]
             for number, f in body["fields"].items():
                 if number in now["fields"]:
-                    if now["fields"][number] != f:
-                        faults.append(f"{name} field {number}: released as {f}, is now {now['fields'][number]}")
+                    found = field_faults(f, now["fields"][number])
+                    faults += [f"{name} field {number} ({f['name']}): {fault}" for fault in found]
                 elif int(number) not in retired_of(kind, name):
                     faults.append(f"{name} field {number} ({f['name']}) was released: list it under 'retired'")
+            for number in set(body["retired"]) & set(now["fields"]):
+                faults.append(f"{name} field {number}: the number was retired (it was {body['retired'][number]})")
     for name, values in old["enums"].items():
         for value, label in values.items():
             if new["enums"].get(name, {}).get(value) != label:
@@ -653,11 +704,13 @@ def main():
         "structs": {n: s.get("retired") or {} for n, s in structs.items()},
     }
     lock_path = SCHEMAS / "schema.lock"
-    lock = lock_of(enums, structs, messages)
+    released = {"messages": {}, "structs": {}, "enums": {}}
     if lock_path.exists():
-        faults = compatible(json.loads(lock_path.read_text()), lock, lambda kind, name: retired[kind].get(name, {}))
-        if faults:
-            sys.exit("incompatible change:\n  " + "\n  ".join(faults))
+        released = json.loads(lock_path.read_text())
+    lock = lock_of(enums, structs, messages, released)
+    faults = compatible(released, lock, lambda kind, name: retired[kind].get(name, {}))
+    if faults:
+        sys.exit("incompatible change:\n  " + "\n  ".join(faults))
     files = {
         ROOT / "libllm/bus/messages.h": c_header(enums, structs, messages),
         ROOT / "libllm/bus/messages.c": c_source(enums, structs, messages),

@@ -153,7 +153,12 @@ static void sample_row(const kern_sample_args *args, uint32_t index, entry *entr
     *result = (kern_sample_result){
         .target_rank = UINT32_MAX, .target_logprob = -INFINITY, .no_finite = true, .logprob = -INFINITY};
     for (uint32_t i = 0; i < args->n_vocab; i++) {
-        logits[i]  = clean(logits[i]);
+        logits[i] = clean(logits[i]);
+    }
+    if (row->reports_edited) {
+        edit_logits(row, args->edits, logits, args->n_vocab);
+    }
+    for (uint32_t i = 0; i < args->n_vocab; i++) {
         largest    = fmax(largest, (double)logits[i]);
         entries[i] = (entry){(double)logits[i], 0, i};
     }
@@ -177,7 +182,9 @@ static void sample_row(const kern_sample_args *args, uint32_t index, entry *entr
 
     entry *sorted = entries + args->n_vocab;
     memcpy(sorted, entries, args->n_vocab * sizeof *entries);
-    edit_logits(row, args->edits, logits, args->n_vocab);
+    if (!row->reports_edited) {
+        edit_logits(row, args->edits, logits, args->n_vocab);
+    }
     result->token   = choose(row, logits, args->n_vocab, entries, &result->no_finite);
     result->rank    = rank_of(sorted, result->token);
     result->logprob = (float)(sorted[result->rank].key - total);

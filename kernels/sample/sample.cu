@@ -247,10 +247,10 @@ static __device__ void keep_min_p(sampler *s, float *logits, uint32_t n, float m
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
-/* NaN counts as -inf, +inf as the largest float. */
+/* NaN counts as -inf, +inf as the largest float, and -0 as 0, with which it ties: keys are made of bits. */
 static __device__ __forceinline__ float clean(float logit)
 {
-    return logit != logit ? -INFINITY : logit > FLT_MAX ? FLT_MAX : logit;
+    return logit != logit ? -INFINITY : logit > FLT_MAX ? FLT_MAX : logit + 0.0f;
 }
 
 static __device__ double log_sum_exp(sampler *s, const float *logits, uint32_t n)
@@ -389,7 +389,12 @@ static __global__ void __launch_bounds__(THREADS) sample_rows(kern_sample_args a
         result->top_logprobs[i] = 0;
     }
     for (uint32_t i = threadIdx.x; i < n; i += THREADS)
-        raw[i] = logits[i] = clean(raw[i]);
+        raw[i] = clean(raw[i]);
+    __syncthreads();
+    if (row.reports_edited)
+        edit_logits(raw, row, a.edits, n);
+    for (uint32_t i = threadIdx.x; i < n; i += THREADS)
+        logits[i] = raw[i];
     __syncthreads();
     if (value_of(largest_key(s, raw, n)) == -INFINITY) {
         if (threadIdx.x == 0)
@@ -401,7 +406,8 @@ static __global__ void __launch_bounds__(THREADS) sample_rows(kern_sample_args a
     if (row.target < n)
         target_rank = rank_of(s, raw, n, row.target);
 
-    edit_logits(logits, row, a.edits, n);
+    if (!row.reports_edited)
+        edit_logits(logits, row, a.edits, n);
     word64   likeliest = largest_key(s, logits, n);
     uint32_t token     = token_of(likeliest);
     bool     none      = value_of(likeliest) == -INFINITY;

@@ -170,7 +170,9 @@ static uint32_t choose(const kern_sample_args *args, const kern_sample_row *row,
     for (uint32_t i = scratch->n; i < scratch->n_lanes; i++) {
         scratch->z[i] = -INFINITY;
     }
-    sample_edit(row, args->edits, scratch->z, scratch->n);
+    if (!row->reports_edited) {
+        sample_edit(row, args->edits, scratch->z, scratch->n);
+    }
     uint32_t likeliest = most_likely(scratch->z, scratch->n);
     *no_finite         = !(scratch->z[likeliest] > -INFINITY);
     if (*no_finite || row->temperature <= 0) {
@@ -196,6 +198,10 @@ static void sample_slice(void *argument, uint32_t index, uint32_t worker)
     float largest = clean_logits(logits, args->n_vocab);
     *result       = (kern_sample_result){
               .target_rank = UINT32_MAX, .target_logprob = -INFINITY, .no_finite = true, .logprob = -INFINITY};
+    if (row->reports_edited) {
+        sample_edit(row, args->edits, logits, args->n_vocab);
+        largest = clean_logits(logits, args->n_vocab);
+    }
     if (!(largest > -INFINITY)) {
         return;
     }

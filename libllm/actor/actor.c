@@ -132,6 +132,10 @@ actor *actor_new(const actor_class *class, const void *service_options, const ac
     a->now_ns  = clock_now_ns(a->clock);
     a->metrics = actor_metrics_of(class->role);
     a->ready   = true;
+    if (a->options.protocol_max == 0) {
+        a->options.protocol_min = BUS_PROTOCOL_MIN;
+        a->options.protocol_max = BUS_PROTOCOL_MAX;
+    }
     if (a->options.heartbeat_ms == 0)
         a->options.heartbeat_ms = HEARTBEAT_MS;
     if (a->options.dead_after_ms == 0)

@@ -99,6 +99,7 @@ typedef struct {
     const clock_source *clock;                       /* NULL: clock_system() */
     uint64_t            incarnation;                 /* 0: random. Simulations set it */
     int64_t             heartbeat_ms, dead_after_ms; /* 0: 1000 and 3000 */
+    uint32_t            protocol_min, protocol_max;  /* 0: BUS_PROTOCOL_MIN and _MAX. Tests set others */
 } actor_options;
 
 /* Makes the actor, opens its sockets and calls class->create. Fails when an endpoint cannot be opened, or when the

@@ -40,6 +40,8 @@ static void register_set(role r)
                                       "Messages lost on the way: holes in a peer's sequence.");
     m->peers         = metric_gauge("troupe_bus_peers", label, "Peers connected now.");
     m->peers_lost    = metric_counter("troupe_bus_peers_lost_total", label, "Peers that went without a bye.");
+    m->credits_spent = metric_gauge("troupe_bus_credits_spent", label,
+                                    "Credits that peers have spent on this service and not got back: its work.");
     for (uint32_t i = 0; i < N_REFUSAL_CAUSES; i++)
         m->refused[i] = counter_by_cause(r, 1 + i, "troupe_bus_messages_refused_total", refusal_labels[i],
                                          "Messages answered with node.refused, by cause.");

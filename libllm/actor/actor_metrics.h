@@ -29,7 +29,7 @@ typedef enum {
 } drop_cause;
 
 typedef struct {
-    metric *sent, *received, *send_failures, *missing, *peers, *peers_lost;
+    metric *sent, *received, *send_failures, *missing, *peers, *peers_lost, *credits_spent;
     metric *refused[N_REFUSAL_CAUSES];
     metric *dropped[N_DROP_CAUSES];
 } actor_metrics;

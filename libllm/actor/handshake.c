@@ -69,11 +69,12 @@ static void say_hello(void *self, actor_timer *timer)
     hello.name         = span_of(a->name);
     hello.role         = a->class->role;
     hello.incarnation  = a->incarnation;
-    hello.protocol_min = BUS_PROTOCOL_MIN;
-    hello.protocol_max = BUS_PROTOCOL_MAX;
+    hello.protocol_min = a->options.protocol_min;
+    hello.protocol_max = a->options.protocol_max;
     hello.credits      = a->options.credits;
     hello.epoch        = a->epoch;
-    if (actor_send_raw(a, (uint32_t)(link - a->links), (span){0}, 1, MSG_NODE_HELLO, &hello, NULL, &err)) {
+    if (actor_send_raw(a, (uint32_t)(link - a->links), (span){0}, hello.protocol_min, 1, MSG_NODE_HELLO, &hello, NULL,
+                       &err)) {
         link->state = LINK_ASKED;
         set_link_timer(link, doubled(a->options.dead_after_ms, link->n_tries, PATIENCE_MAX * a->options.dead_after_ms),
                        lose_patience);
@@ -92,8 +93,10 @@ void actor_link_start(actor_link *link)
 
 /* ---- a peer comes ---- */
 
-static void welcome_entry(actor *a, peer_entry *entry, role r, uint64_t incarnation, uint32_t credits, uint64_t epoch)
+static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol, uint64_t incarnation,
+                          uint32_t credits, uint64_t epoch)
 {
+    entry->protocol           = protocol;
     entry->public.role        = r;
     entry->public.incarnation = incarnation;
     entry->public.credits     = credits;
@@ -140,16 +143,21 @@ static role keyed_role(const actor *a, const transport_message *t, role claimed)
     return used ? bus_keys_role(link->mailbox->keys, t->key) : claimed;
 }
 
+/* The highest that neither side is too old for; the other ends of the ranges are yet to be looked at. */
+static uint32_t shared_protocol(const actor *a, const node_hello *hello)
+{
+    return hello->protocol_max < a->options.protocol_max ? hello->protocol_max : a->options.protocol_max;
+}
+
 static bool hello_is_acceptable(actor *a, const transport_message *t, const message *m, error *why)
 {
     const node_hello *hello = m->body;
     role              keyed = keyed_role(a, t, hello->role);
-    uint32_t          low   = hello->protocol_min > BUS_PROTOCOL_MIN ? hello->protocol_min : BUS_PROTOCOL_MIN;
-    uint32_t          high  = hello->protocol_max < BUS_PROTOCOL_MAX ? hello->protocol_max : BUS_PROTOCOL_MAX;
-    if (low > high)
-        return error_set(why, ERR_UNSUPPORTED, "%.*s speaks protocols %u to %u, %s speaks %d to %d: none is shared",
-                         SPAN_ARG(hello->name), hello->protocol_min, hello->protocol_max, a->name, BUS_PROTOCOL_MIN,
-                         BUS_PROTOCOL_MAX);
+    uint32_t          high  = shared_protocol(a, hello);
+    if (high < hello->protocol_min || high < a->options.protocol_min)
+        return error_set(why, ERR_UNSUPPORTED, "%.*s speaks protocols %u to %u, %s speaks %u to %u: none is shared",
+                         SPAN_ARG(hello->name), hello->protocol_min, hello->protocol_max, a->name,
+                         a->options.protocol_min, a->options.protocol_max);
     if (!name_is_right(hello->name, hello->role, hello->incarnation))
         return error_set(why, ERR_INVALID,
                          "a node's name is its role, a dash and its incarnation as 16 hex digits, not \"%.*s\"",
@@ -191,10 +199,10 @@ void actor_on_hello(actor *a, const transport_message *t, const message *m)
     welcome.name         = span_of(a->name);
     welcome.role         = a->class->role;
     welcome.incarnation  = a->incarnation;
-    welcome.protocol     = hello->protocol_max < BUS_PROTOCOL_MAX ? hello->protocol_max : BUS_PROTOCOL_MAX;
+    welcome.protocol     = shared_protocol(a, hello);
     welcome.credits      = a->options.credits;
     welcome.epoch        = a->epoch;
-    if (!actor_send_raw(a, t->link, t->identity, 1, MSG_NODE_WELCOME, &welcome, NULL, &why)) {
+    if (!actor_send_raw(a, t->link, t->identity, welcome.protocol, 1, MSG_NODE_WELCOME, &welcome, NULL, &why)) {
         log_debug("a peer left before its welcome", "reason=\"%s\"", why.text);
         return;
     }
@@ -204,7 +212,7 @@ void actor_on_hello(actor *a, const transport_message *t, const message *m)
         return;
     }
     memcpy(entry->key, t->key.data ? t->key.data : "", t->key.size);
-    welcome_entry(a, entry, hello->role, hello->incarnation, hello->credits, hello->epoch);
+    welcome_entry(a, entry, hello->role, welcome.protocol, hello->incarnation, hello->credits, hello->epoch);
     report_up(a, entry);
 }
 
@@ -216,7 +224,7 @@ void actor_on_welcome(actor *a, uint32_t number, const message *m)
     if (!name_is_right(welcome->name, welcome->role, welcome->incarnation) ||
         m->envelope->incarnation != welcome->incarnation || m->envelope->sequence != 1)
         wrong = "its name, role and incarnation do not agree";
-    else if (welcome->protocol < BUS_PROTOCOL_MIN || welcome->protocol > BUS_PROTOCOL_MAX)
+    else if (welcome->protocol < a->options.protocol_min || welcome->protocol > a->options.protocol_max)
         wrong = "it picked a protocol that this node does not speak";
     else if (peer_table_named(&a->peers, welcome->name))
         wrong = "it is connected already";
@@ -231,7 +239,7 @@ void actor_on_welcome(actor *a, uint32_t number, const message *m)
     link->state      = LINK_UP;
     link->n_tries    = 0;
     entry->is_server = true;
-    welcome_entry(a, entry, welcome->role, welcome->incarnation, welcome->credits, welcome->epoch);
+    welcome_entry(a, entry, welcome->role, welcome->protocol, welcome->incarnation, welcome->credits, welcome->epoch);
     report_up(a, entry);
 }
 
@@ -249,6 +257,7 @@ void actor_mark_gone(actor *a, peer_entry *entry, const char *reason)
     if (entry->gone)
         return;
     entry->gone = true;
+    metric_add(a->metrics->credits_spent, (double)entry->spendable - a->options.credits);
     a->n_owing -= entry->owed > 0;
     entry->owed           = 0;
     entry->public.credits = 0;

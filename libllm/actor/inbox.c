@@ -104,16 +104,21 @@ static bool raise_epoch(actor *a, peer_entry *from, const envelope *e)
     return true;
 }
 
+static bool take_credit(actor *a, peer_entry *from)
+{
+    if (from->spendable == 0)
+        return false;
+    from->spendable--;
+    metric_add(a->metrics->credits_spent, 1);
+    return true;
+}
+
 /* Takes the credit of a message; false when the sender had none. */
 static bool spend(actor *a, const transport_message *t, peer_entry *from, const envelope *e, const message_info *info)
 {
     error why;
-    if (!info->costs_credit)
+    if (!info->costs_credit || take_credit(a, from))
         return true;
-    if (from->spendable > 0) {
-        from->spendable--;
-        return true;
-    }
     error_set(&why, ERR_OVERLOADED, "%s costs a credit, and %s has none left", info->name, from->name);
     actor_refuse(a, t, from, e, REFUSED_CREDIT, &why);
     return false;
@@ -158,15 +163,13 @@ static void take_from_peer(actor *a, const transport_message *t, peer_entry *fro
     const message_info *info = message_info_find(e->type);
     if (!raise_epoch(a, from, e) && e->type > MSG_NODE_REFUSED) {
         drop(a, DROPPED_EPOCH);
-        if (info && info->costs_credit && from->spendable > 0) {
-            from->spendable--;
+        if (info && info->costs_credit && take_credit(a, from))
             actor_owe(a, from, 1);
-        }
         return;
     }
-    if (e->protocol < BUS_PROTOCOL_MIN || e->protocol > BUS_PROTOCOL_MAX || !info) {
-        error_set(&why, ERR_UNSUPPORTED, "no message of type %u in protocol %u; this node speaks protocols %d to %d",
-                  e->type, e->protocol, BUS_PROTOCOL_MIN, BUS_PROTOCOL_MAX);
+    if (e->protocol != from->protocol || !info) {
+        error_set(&why, ERR_UNSUPPORTED, "no message of type %u in protocol %u; this session speaks protocol %u",
+                  e->type, e->protocol, from->protocol);
         actor_refuse(a, t, from, e, REFUSED_UNKNOWN, &why);
     } else if (!(info->from >> from->public.role & 1) || !(info->to >> a->class->role & 1)) {
         error_set(&why, ERR_UNAUTHORIZED, "a %s may not send %s to a %s", role_name(from->public.role), info->name,

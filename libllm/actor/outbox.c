@@ -4,11 +4,11 @@
 
 #include <assert.h>
 
-bool actor_send_raw(actor *a, uint32_t link, span identity, uint64_t sequence, uint16_t type, const void *body,
-                    const envelope *regarding, error *err)
+bool actor_send_raw(actor *a, uint32_t link, span identity, uint32_t protocol, uint64_t sequence, uint16_t type,
+                    const void *body, const envelope *regarding, error *err)
 {
     envelope e = {.type        = type,
-                  .protocol    = BUS_PROTOCOL_MAX,
+                  .protocol    = (uint16_t)protocol,
                   .incarnation = a->incarnation,
                   .epoch       = a->epoch,
                   .sequence    = sequence};
@@ -36,8 +36,8 @@ bool actor_send_entry(actor *a, peer_entry *to, uint16_t type, const void *body,
     error why;
     if (to->gone)
         return error_set(err, ERR_GONE, "%s left", to->name);
-    if (actor_send_raw(a, to->link, (span){to->identity, to->identity_bytes}, to->sequence_out + 1, type, body,
-                       regarding, &why)) {
+    if (actor_send_raw(a, to->link, (span){to->identity, to->identity_bytes}, to->protocol, to->sequence_out + 1, type,
+                       body, regarding, &why)) {
         to->sequence_out++;
         return true;
     }
@@ -90,6 +90,7 @@ void actor_pay_credits(actor *a)
                 break; /* gone, or its mailbox is full: tried again next turn */
             entry->owed -= grant.n;
             entry->spendable += grant.n;
+            metric_add(a->metrics->credits_spent, -(double)grant.n);
             a->n_owing -= entry->owed == 0;
         }
     }
@@ -110,7 +111,8 @@ void actor_refuse(actor *a, const transport_message *t, peer_entry *from, const 
     node_refused refused = {.type = type, .code = why->code, .text = span_of(why->text)};
     error        err;
     bool         sent = from ? actor_send_entry(a, from, MSG_NODE_REFUSED, &refused, regarding, &err)
-                             : actor_send_raw(a, t->link, t->identity, 0, MSG_NODE_REFUSED, &refused, regarding, &err);
+                             : actor_send_raw(a, t->link, t->identity, a->options.protocol_min, 0, MSG_NODE_REFUSED, &refused,
+                                              regarding, &err);
     if (!sent)
         log_debug("could not say why a message was refused", "reason=\"%s\"", err.text);
 }

@@ -11,6 +11,7 @@ typedef struct peer_entry {
     char     name[BUS_NAME_BYTES + 1];
     uint32_t link;
     bool     is_server; /* at the other end of a connected link */
+    uint32_t protocol;  /* that hello and welcome agreed on: of every message of the session */
     uint32_t identity_bytes;
     char     identity[TRANSPORT_IDENTITY_BYTES_MAX];
     char     key[TRANSPORT_KEY_BYTES + 1]; /* "" without CURVE */

@@ -101,8 +101,8 @@ void actor_take_in(actor *a, const transport_message *t);
 
 /* outbox.c */
 /* Encodes and sends outside of any session or as its first message: `sequence` is given. */
-bool actor_send_raw(actor *a, uint32_t link, span identity, uint64_t sequence, uint16_t type, const void *body,
-                    const envelope *regarding, error *err) MUST_CHECK;
+bool actor_send_raw(actor *a, uint32_t link, span identity, uint32_t protocol, uint64_t sequence, uint16_t type,
+                    const void *body, const envelope *regarding, error *err);
 bool actor_send_entry(actor *a, peer_entry *to, uint16_t type, const void *body, const envelope *regarding, error *err);
 void actor_refuse(actor *a, const transport_message *t, peer_entry *from, const envelope *regarding,
                   refusal_cause cause, const error *why);

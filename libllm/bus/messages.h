@@ -164,7 +164,7 @@ typedef struct step_entry {
 
 extern const step_entry step_entry_defaults;
 
-/* One position's log probabilities, of the model's own distribution. */
+/* One position's log probabilities, of the model's own distribution; those that a beam is scored by, of what its logit edits leave. */
 typedef struct token_logprob {
     uint32_t token;
     float logprob;
@@ -414,7 +414,7 @@ typedef struct text_decoded {
 
 extern const text_decoded text_decoded_defaults;
 
-/* gen.request, tokenizer, client -> scheduler. A tokenised request to queue. */
+/* gen.request, tokenizer -> scheduler. A tokenised request to queue. */
 typedef struct gen_request {
     uint32_t n_prompt;
     const uint32_t *prompt;
@@ -431,7 +431,7 @@ typedef struct gen_request {
     span reply_to;  /* gateway that owns the request */
     uint32_t n_resume;
     const resume_point *resume;
-    span tenant;
+    span tenant;  /* salts the prefix cache; as the gateway set it */
 } gen_request;
 
 extern const gen_request gen_request_defaults;
@@ -477,7 +477,7 @@ typedef struct gen_prompt {
 
 extern const gen_prompt gen_prompt_defaults;
 
-/* gen.cancel, gateway, postprocessor, tokenizer, client -> scheduler, postprocessor. The rest is not wanted. Unknown requests are ignored. */
+/* gen.cancel, gateway, postprocessor, tokenizer -> scheduler, postprocessor. The rest is not wanted. Unknown requests are ignored. */
 typedef struct gen_cancel {
     uint32_t choice;
     bool all;  /* every choice */
@@ -489,7 +489,7 @@ extern const gen_cancel gen_cancel_defaults;
 /* executor.ready, executor -> scheduler. What this executor is and holds. Sent after the welcome. */
 typedef struct executor_ready {
     span model;
-    uint64_t fingerprint;  /* hash of the model file's identity; executors of one scheduler must agree */
+    uint64_t fingerprint;  /* of weights and config, whatever the model is called; executors of one scheduler must agree */
     uint32_t n_kv_blocks;
     uint32_t kv_block_tokens;
     uint32_t n_slots;
@@ -548,7 +548,7 @@ typedef struct draft_request {
 
 extern const draft_request draft_request_defaults;
 
-/* draft.reply, drafter, client -> scheduler. Answers draft.request. No tokens is a good answer. */
+/* draft.reply, drafter -> scheduler. Answers draft.request. No tokens is a good answer. */
 typedef struct draft_reply {
     uint32_t choice;
     uint32_t length;  /* length of the sequence that the drafts continue */

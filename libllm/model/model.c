@@ -2,11 +2,13 @@
  * become float32 in one block of device memory. */
 #include "model/model.h"
 
+#include "base/hash.h"
 #include "model/model_file.h"
 #include "model/weights.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What a load in progress carries. */
 typedef struct {
@@ -105,6 +107,15 @@ static bool load_all(loading *l)
     return model_file_check_all_taken(l->file, l->err);
 }
 
+/* Before anything is packed: of the config as the file gives it, but for its name. */
+static uint64_t fingerprint(const loading *l)
+{
+    model_config c;
+    memcpy(&c, &l->m->config, sizeof c); /* with the bytes between its fields, which are zeros */
+    memset(c.name, 0, sizeof c.name);
+    return hash_64((hash_key){model_file_fingerprint(l->file), 0}, &c, sizeof c);
+}
+
 model *model_open(const char *path, kern_device *device, error *err)
 {
     loading l = {.m = calloc(1, sizeof *l.m), .err = err};
@@ -114,6 +125,8 @@ model *model_open(const char *path, kern_device *device, error *err)
     }
     l.m->device = device;
     l.file      = model_file_open(path, &l.m->config, err);
+    if (l.file)
+        l.m->fingerprint = fingerprint(&l);
     if (!l.file || !load_all(&l))
         model_free(&l.m);
     model_file_close(&l.file);
@@ -158,6 +171,11 @@ bool model_read_config(const char *path, model_config *config, error *err)
 const model_config *model_get_config(const model *m)
 {
     return &m->config;
+}
+
+uint64_t model_fingerprint(const model *m)
+{
+    return m->fingerprint;
 }
 
 kern_kv_shape model_kv_shape(const model *m, uint32_t n_blocks, kern_dtype dtype)

@@ -35,6 +35,10 @@ bool model_read_config(const char *path, model_config *config, error *err) MUST_
 
 const model_config *model_get_config(const model *m);
 
+/* Tells models apart: the same for the same weights and config, whatever their file is called, wherever they are loaded
+ * and however they are packed there. See fingerprint.h. */
+uint64_t model_fingerprint(const model *m);
+
 /* The KV cache's shape for `n_blocks` blocks of this model. */
 kern_kv_shape model_kv_shape(const model *m, uint32_t n_blocks, kern_dtype dtype);
 

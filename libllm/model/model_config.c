@@ -242,7 +242,8 @@ static bool read_gguf_sizes(model_config *c, const gguf *file, error *err)
 bool model_config_from_gguf(model_config *config, const gguf *file, error *err)
 {
     span name = last_part(gguf_path(file));
-    *config   = (model_config){.rope_pairs = KERN_ROPE_ADJACENT};
+    memset(config, 0, sizeof *config); /* all of its bytes: a model's fingerprint has them */
+    config->rope_pairs = KERN_ROPE_ADJACENT;
     if (!check_gguf_architecture(file, err) || !check_gguf_features(file, err) || !read_gguf_sizes(config, file, err))
         return false;
     if (gguf_has(file, "general.name") && !gguf_get_string(file, "general.name", &name, err))
@@ -388,7 +389,8 @@ bool model_config_from_json(model_config *config, span json, const char *path, e
     json_t *root = bounded_json_parse(json, path, err);
     if (!root)
         return false;
-    *config = (model_config){.rope_pairs = KERN_ROPE_HALVES};
+    memset(config, 0, sizeof *config); /* all of its bytes: a model's fingerprint has them */
+    config->rope_pairs = KERN_ROPE_HALVES;
     set_name(config, folder_name(path));
     bool ok = check_json_architecture(root, path, err) && check_json_features(root, path, err) &&
               read_json_sizes(config, root, path, err) && finish(config, path, err);

@@ -1,6 +1,7 @@
 /* Names of tensors, and the two kinds of files behind them. */
 #include "model/model_file.h"
 
+#include "model/fingerprint.h"
 #include "model/gguf.h"
 #include "model/mapped_file.h"
 #include "model/model_config.h"
@@ -200,6 +201,27 @@ static bool is_harmless(const model_file *file, span name)
 {
     return file->safetensors &&
            ((file->tied_head && span_is(name, "lm_head.weight")) || ends_with(name, SPAN(".rotary_emb.inv_freq")));
+}
+
+static fingerprint_tensor tensor_at(const model_file *file, uint64_t i)
+{
+    if (file->gguf) {
+        const gguf_tensor *t = gguf_tensor_at(file->gguf, i);
+        return (fingerprint_tensor){t->name, t->dtype, t->n_dims, t->dims, t->data, t->n_bytes};
+    }
+    const safetensors_tensor *t = safetensors_tensor_at(file->safetensors, i);
+    return (fingerprint_tensor){t->name, t->dtype, t->n_dims, t->dims, t->data, t->n_bytes};
+}
+
+uint64_t model_file_fingerprint(const model_file *file)
+{
+    uint64_t sum = 0;
+    for (uint64_t i = 0; i < n_tensors(file); i++) {
+        fingerprint_tensor tensor = tensor_at(file, i);
+        if (!is_harmless(file, tensor.name))
+            sum += fingerprint_of_tensor(&tensor);
+    }
+    return sum;
 }
 
 bool model_file_check_all_taken(const model_file *file, error *err)

@@ -42,6 +42,9 @@ bool model_file_has(model_file *file, tensor_role role, uint32_t layer);
 bool model_file_take(model_file *file, tensor_role role, uint32_t layer, uint32_t n_rows, uint32_t n_cols,
                      kern_matrix *tensor, error *err) MUST_CHECK;
 
+/* Of all tensors that a model may take, in whatever order the file has them: see fingerprint.h. */
+uint64_t model_file_fingerprint(const model_file *file);
+
 /* A tensor that nobody took would have changed the result: it is refused by name. */
 bool model_file_check_all_taken(const model_file *file, error *err) MUST_CHECK;
 

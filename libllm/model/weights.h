@@ -16,6 +16,7 @@ typedef struct {
 
 struct model {
     model_config config;
+    uint64_t     fingerprint;
     kern_device *device;
     kern_weight *embedding;   /* [n_vocab][n_embd] */
     kern_weight *head;        /* [n_vocab][n_embd]; the embedding itself when tied */

@@ -50,12 +50,12 @@ static bool bans_stops(const logit_history *h)
     return !h->sampling->ignore_eos && n_output(h) < h->sampling->min_tokens;
 }
 
-uint32_t logit_edits_max(const logit_history *h)
+uint32_t logit_edits_max(const logit_editor *e, const logit_history *h)
 {
-    uint32_t n = h->sampling->n_logit_bias + h->n_stop_tokens;
+    uint64_t n = (uint64_t)h->sampling->n_logit_bias + h->n_stop_tokens;
     if (has_penalty(h->sampling) || h->sampling->no_repeat_ngram > 0)
         n += h->n_tokens;
-    return n;
+    return n < e->n_vocab ? (uint32_t)n : e->n_vocab;
 }
 
 typedef struct {
@@ -122,7 +122,7 @@ uint32_t logit_edits_build(logit_editor *e, const logit_history *h, kern_logit_e
         if (edit)
             edit->banned = true;
     }
-    assert(b.n <= logit_edits_max(h));
+    assert(b.n <= logit_edits_max(e, h));
     for (uint32_t i = 0; i < b.n; i++)
         e->place[edits[i].token] = NONE;
     return b.n;

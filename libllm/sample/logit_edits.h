@@ -24,8 +24,9 @@ typedef struct {
     uint32_t               n_stop_tokens;
 } logit_history;
 
-/* Room that logit_edits_build may need for this history. */
-uint32_t logit_edits_max(const logit_history *history);
+/* Room that logit_edits_build may need for this history: never more than the vocabulary, of which each token stands in
+ * the list once. */
+uint32_t logit_edits_max(const logit_editor *e, const logit_history *history);
 
 /* Writes the edits; returns how many. O(n_tokens * no_repeat_ngram) when a penalty is on, else O(n_logit_bias). */
 uint32_t logit_edits_build(logit_editor *e, const logit_history *history, kern_logit_edit *edits);

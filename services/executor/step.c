@@ -1,7 +1,6 @@
 /* Plan -> ragged batch -> forward -> sampled tokens. See step.h. */
 #include "executor/step.h"
 
-#include "base/hash.h"
 #include "base/log.h"
 #include "kv/block_pool.h"
 #include "sample/logit_edits.h"
@@ -11,10 +10,11 @@
 
 static_assert((int)KV_BLOCK_TOKENS == (int)KERN_KV_BLOCK_TOKENS, "scheduler and kernels must agree on the block size");
 
-enum { DRAFTS_MAX = 16, STOP_TOKENS_MAX = 64, LOGIT_BIAS_MAX = 1024, EDIT_ROOM = 1 << 16 };
+enum { DRAFTS_MAX = 16, STOP_TOKENS_MAX = 64, LOGIT_BIAS_MAX = 1024, EDIT_ROOM_MIN = 1 << 16 };
 
 typedef struct {
     bool            open;
+    bool            failed; /* its last row gave no token, so what plans in flight say of it can't be run */
     uint32_t       *tokens; /* room for positions_max and drafts */
     uint32_t        n_tokens, n_prompt;
     uint32_t       *blocks; /* block table; KV_NO_BLOCK where there is none yet */
@@ -38,6 +38,7 @@ struct engine {
     kern_kv_cache *cache;
     logit_editor  *editor;
     uint32_t       n_slots, n_blocks, n_tokens_max, n_logit_rows_max, positions_max, blocks_per_sequence, n_vocab;
+    uint32_t       edit_room; /* logit edits of one sampling call; any one row's fit */
     char           name[256];
     slot          *slots;
     /* one step's batch, on the host */
@@ -80,6 +81,7 @@ static bool plan_sizes(engine *e, const executor_options *o, error *err)
     size_t              block    = kern_kv_block_bytes(&shape);
     uint64_t            n_blocks = o->kv_cache_memory / block;
     e->n_vocab                   = config->n_vocab;
+    e->edit_room                 = e->n_vocab > EDIT_ROOM_MIN ? e->n_vocab : EDIT_ROOM_MIN;
     e->n_slots          = 2 * (uint32_t)o->max_num_seqs; /* slots that close and slots that open overlap by a plan */
     e->n_tokens_max     = (uint32_t)o->max_num_batched_tokens;
     e->n_logit_rows_max = (uint32_t)o->max_logit_rows;
@@ -128,7 +130,7 @@ static bool take_host_memory(engine *e, error *err)
     e->logit_rows   = take(&ok, e->n_logit_rows_max, sizeof *e->logit_rows);
     e->sample_rows  = take(&ok, e->n_logit_rows_max, sizeof *e->sample_rows);
     e->results      = take(&ok, e->n_logit_rows_max, sizeof *e->results);
-    e->edits        = take(&ok, EDIT_ROOM, sizeof *e->edits);
+    e->edits        = take(&ok, e->edit_room, sizeof *e->edits);
     return ok || error_set(err, ERR_NO_MEMORY, "no memory for %u slots of %u positions", e->n_slots, e->positions_max);
 }
 
@@ -153,7 +155,7 @@ static bool take_device_memory(engine *e, const executor_options *o, error *err)
         return false;
     if (!kern_is_host(e->device)) {
         e->device_rows    = kern_alloc(e->device, e->n_logit_rows_max * sizeof *e->device_rows);
-        e->device_edits   = kern_alloc(e->device, EDIT_ROOM * sizeof *e->device_edits);
+        e->device_edits   = kern_alloc(e->device, e->edit_room * sizeof *e->device_edits);
         e->device_results = kern_alloc(e->device, e->n_logit_rows_max * sizeof *e->device_results);
         if (!e->device_rows || !e->device_edits || !e->device_results)
             return error_set(err, ERR_NO_MEMORY, "no device memory for sampling");
@@ -210,12 +212,9 @@ void engine_free(engine **engine_to_free)
 
 executor_ready engine_about(const engine *e)
 {
-    const model_config *config   = model_get_config(e->model);
-    hash_key            key      = {1, 2}; /* fixed: every process must get the same */
-    uint64_t            identity = hash_64(key, config, sizeof *config);
     return (executor_ready){
         .model            = span_of(e->name),
-        .fingerprint      = identity,
+        .fingerprint      = model_fingerprint(e->model),
         .n_kv_blocks      = e->n_blocks,
         .kv_block_tokens  = KV_BLOCK_TOKENS,
         .n_slots          = e->n_slots,
@@ -257,6 +256,7 @@ static bool open_slot(engine *e, const slot_open *o, error *err)
     q->n_stop_tokens = o->n_stop_tokens; /* at most STOP_TOKENS_MAX and LOGIT_BIAS_MAX: the schema's limits */
     q->seed          = o->seed;
     q->open          = true;
+    q->failed        = false;
     if (o->n_stop_tokens > 0)
         memcpy(q->stop_tokens, o->stop_tokens, o->n_stop_tokens * sizeof *q->stop_tokens);
     if (o->sampling.n_logit_bias > 0)
@@ -281,6 +281,12 @@ static bool copy_blocks(engine *e, const step_plan *plan, error *err)
                                                      .host_to   = plan->copy_to,
                                                      .n_blocks  = plan->n_copy_from});
     return true;
+}
+
+/* Whether an earlier pass failed for the sequence of this entry. */
+static bool is_failed(const engine *e, const step_entry *entry)
+{
+    return entry->slot < e->n_slots && e->slots[entry->slot].open && e->slots[entry->slot].failed;
 }
 
 /* Extends history and block table of an entry's slot, and checks that its rows can be run. */
@@ -386,15 +392,23 @@ static bool is_sampled(const logit_row *row, const step_entry *entry)
     return row->target == UINT32_MAX && !entry->no_sample;
 }
 
+/* A beam's newest row: nothing is sampled, but its likely tokens are those that its logit edits leave. */
+static bool is_beam(const engine *e, const logit_row *row, const step_entry *entry)
+{
+    return entry->no_sample && row->target == UINT32_MAX && e->slots[entry->slot].sampling.beam_width > 0;
+}
+
 static kern_sample_row sample_row_of(const engine *e, const logit_row *row, const step_entry *entry)
 {
-    const slot            *q = &e->slots[entry->slot];
-    const sampling_params *p = &q->sampling;
-    if (!is_sampled(row, entry)) /* for its log probabilities alone */
+    const slot            *q    = &e->slots[entry->slot];
+    const sampling_params *p    = &q->sampling;
+    bool                   beam = is_beam(e, row, entry);
+    if (!is_sampled(row, entry) && !beam) /* for its log probabilities alone */
         return (kern_sample_row){
             .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_top = p->n_top_logprobs, .target = row->target};
     return (kern_sample_row){
-        .temperature        = p->temperature,
+        .reports_edited     = beam,
+        .temperature        = beam ? 0 : p->temperature, /* the token is not used */
         .top_p              = p->top_p,
         .min_p              = p->min_p,
         .typical_p          = p->typical_p,
@@ -434,32 +448,29 @@ static void sample_rows(engine *e, float *logits, uint32_t first, uint32_t last,
 }
 
 /* All wanted rows, in as many calls as the room for edits asks for. */
-static bool sample_all(engine *e, const step_plan *plan, float *logits, uint32_t n_rows, error *err)
+static void sample_all(engine *e, const step_plan *plan, float *logits, uint32_t n_rows)
 {
     uint32_t first = 0, n_edits = 0;
     for (uint32_t i = 0; i < n_rows; i++) {
         const logit_row  *row     = &e->logit_rows[i];
         const step_entry *entry   = &plan->entries[row->entry];
         logit_history     history = history_of(e, row, entry);
-        bool              sampled = is_sampled(row, entry);
-        uint32_t          n_max   = sampled ? logit_edits_max(&history) : 0;
-        if (n_max > EDIT_ROOM)
-            return error_set(err, ERR_NO_MEMORY, "penalties over %u tokens; %u fit", n_max, (uint32_t)EDIT_ROOM);
-        if (n_edits + n_max > EDIT_ROOM) {
+        bool              edited  = is_sampled(row, entry) || is_beam(e, row, entry);
+        uint32_t          n_max   = edited ? logit_edits_max(e->editor, &history) : 0;
+        if (n_edits + n_max > e->edit_room) {
             sample_rows(e, logits, first, i, n_edits);
             first   = i;
             n_edits = 0;
         }
         e->sample_rows[i]             = sample_row_of(e, row, entry);
         e->sample_rows[i].edits_start = n_edits;
-        if (sampled)
+        if (edited)
             e->sample_rows[i].n_edits = logit_edits_build(e->editor, &history, e->edits + n_edits);
         n_edits += e->sample_rows[i].n_edits;
     }
     if (n_rows > first)
         sample_rows(e, logits, first, n_rows, n_edits);
     kern_synchronize(e->device);
-    return true;
 }
 
 /* ---- the result ---- */
@@ -484,6 +495,12 @@ static bool keep_logprob(const kern_sample_result *r, bool target, uint32_t toke
     return true;
 }
 
+/* A sequence that has no next token; the pass goes on without it. */
+static step_output failed_output(const step_entry *entry)
+{
+    return (step_output){.slot = entry->slot, .error = SPAN("the model gave no finite logit")};
+}
+
 /* What one entry's rows [first, first + n) gave. Drafts are accepted as long as each is the token that was sampled in
  * its place. */
 static bool entry_output(engine *e, const step_entry *entry, uint32_t first, uint32_t n, arena *memory,
@@ -506,7 +523,8 @@ static bool entry_output(engine *e, const step_entry *entry, uint32_t first, uin
         const logit_row          *row = &e->logit_rows[i];
         const kern_sample_result *r   = &e->results[i];
         if (r->no_finite) {
-            out->error = SPAN("the model gave no finite logit");
+            *out      = failed_output(entry);
+            q->failed = true;
             return true;
         }
         if (row->target != UINT32_MAX && row->draft == 0 && entry->logits == LOGITS_WANTED_ALL) {
@@ -535,14 +553,17 @@ static bool entry_output(engine *e, const step_entry *entry, uint32_t first, uin
 static bool build_outputs(engine *e, const step_plan *plan, uint32_t n_rows, arena *memory, step_result *result,
                           error *err)
 {
-    step_output *outputs = arena_take_array(memory, plan->n_entries + 1, sizeof *outputs);
+    step_output *outputs = arena_take_array(memory, plan->n_entries, sizeof *outputs);
     result->outputs      = outputs;
     bool ok              = outputs != NULL;
-    for (uint32_t first = 0, n; ok && first < n_rows; first += n) {
-        uint32_t entry = e->logit_rows[first].entry;
-        for (n = 1; first + n < n_rows && e->logit_rows[first + n].entry == entry; n++)
+    for (uint32_t i = 0, first = 0, n; ok && i < plan->n_entries; i++, first += n) {
+        const step_entry *entry = &plan->entries[i];
+        for (n = 0; first + n < n_rows && e->logit_rows[first + n].entry == i; n++)
             ;
-        ok = entry_output(e, &plan->entries[entry], first, n, memory, &outputs[result->n_outputs++]);
+        if (n > 0)
+            ok = entry_output(e, entry, first, n, memory, &outputs[result->n_outputs++]);
+        else if (entry->logits != LOGITS_WANTED_NONE && is_failed(e, entry))
+            outputs[result->n_outputs++] = failed_output(entry);
     }
     return ok || error_set(err, ERR_NO_MEMORY, "the step's result does not fit into its memory");
 }
@@ -552,6 +573,18 @@ size_t engine_result_bytes(const engine *e)
     size_t row =
         2 * sizeof(token_logprob) + 2 * (KERN_TOP_MAX + 4) * 4 + 64; /* a token, a score, their likeliest tokens */
     return e->n_logit_rows_max * row + e->n_slots * (sizeof(step_output) + 256) + 4096;
+}
+
+/* Makes the batch of all entries but those of sequences that failed in a pass of which the scheduler had yet to hear:
+ * to fail the whole plan for one of them would strike its neighbours. */
+static bool build_batch(engine *e, const step_plan *plan, forward_batch *batch, error *err)
+{
+    for (uint32_t i = 0; i < plan->n_entries; i++) {
+        const step_entry *entry = &plan->entries[i];
+        if (!is_failed(e, entry) && (!update_slot(e, entry, err) || !add_entry(e, batch, entry, i, err)))
+            return false;
+    }
+    return true;
 }
 
 static bool run(engine *e, const step_plan *plan, arena *memory, step_result *result, error *err)
@@ -570,14 +603,13 @@ static bool run(engine *e, const step_plan *plan, arena *memory, step_result *re
                            .sequences    = e->sequences,
                            .block_tables = e->tables,
                            .logit_rows   = e->rows};
-    for (uint32_t i = 0; i < plan->n_entries; i++)
-        if (!update_slot(e, &plan->entries[i], err) || !add_entry(e, &batch, &plan->entries[i], i, err))
-            return false;
-    if (batch.n_tokens == 0)
-        return true;
-    float *logits = forward_run(e->forward, e->cache, &batch);
-    return sample_all(e, plan, logits, batch.n_logit_rows, err) &&
-           build_outputs(e, plan, batch.n_logit_rows, memory, result, err);
+    if (!build_batch(e, plan, &batch, err))
+        return false;
+    if (batch.n_tokens > 0) {
+        float *logits = forward_run(e->forward, e->cache, &batch);
+        sample_all(e, plan, logits, batch.n_logit_rows);
+    }
+    return plan->n_entries == 0 || build_outputs(e, plan, batch.n_logit_rows, memory, result, err);
 }
 
 step_result engine_run(engine *e, const step_plan *plan, arena *memory)

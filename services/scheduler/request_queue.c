@@ -217,10 +217,8 @@ static size_t request_bytes(const gen_request *body, uint32_t n_sequences)
     size_t texts = body->session.size + body->tenant.size + body->reply_to.size;
     for (uint32_t i = 0; i < body->output.n_stop; i++)
         texts += body->output.stop[i].size + sizeof(span) + 32;
-    /* a beam search keeps its finished hypotheses too */
-    size_t beams = body->sampling.beam_width ? 2 * body->sampling.beam_width * (positions * 4 + 256) + 65536 : 0;
-    return sizeof(request) + sequences + resumed + texts + beams + body->sampling.n_logit_bias * sizeof(logit_bias) +
-           4096;
+    return sizeof(request) + sequences + resumed + texts + beam_bytes(body) +
+           body->sampling.n_logit_bias * sizeof(logit_bias) + 4096;
 }
 
 static void keep_output(request *r, const output_params *from)
@@ -328,8 +326,7 @@ bool request_admit(scheduler *s, const message *m, error *err, span *field)
     request *r = new_request(s, m, err);
     if (!r)
         return false;
-    if (body->sampling.beam_width && !beam_new(s, r, err)) {
-        *field        = SPAN("beam_width");
+    if (body->sampling.beam_width && !beam_new(s, r, err, field)) {
         arena *memory = r->memory;
         arena_free(&memory);
         return false;

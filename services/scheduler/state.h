@@ -14,6 +14,7 @@ typedef struct scheduler     scheduler;
 typedef struct request       request;
 typedef struct executor_link executor_link;
 typedef struct beam_search   beam_search;
+typedef struct beam_report   beam_report;
 typedef struct metadata      metadata;
 
 typedef enum {
@@ -59,7 +60,8 @@ typedef struct sequence {
     uint32_t    n_drafts, n_drafter_knows;
     uint32_t    drafts[16];
     int64_t     draft_asked_ns;
-    float       score; /* a beam's sum of log probabilities */
+    float       score;         /* a beam's sum of log probabilities */
+    const beam_report *report; /* of its newest token, when the client wants log probabilities of a beam */
 } sequence;
 
 struct request {
@@ -204,7 +206,8 @@ void   metadata_find_session(scheduler *s, request *r);
 void   metadata_keep_session(scheduler *s, const sequence *q);
 
 /* beam.c */
-bool     beam_new(scheduler *s, request *r, error *err) MUST_CHECK;
+bool     beam_new(scheduler *s, request *r, error *err, span *field) MUST_CHECK;
+size_t   beam_bytes(const gen_request *body); /* of the request's memory, beside its sequences */
 void     beam_scored(scheduler *s, sequence *q, const step_output *output);
 uint32_t beam_width(const request *r); /* 0: no beam search */
 

@@ -13,7 +13,7 @@
 
 enum { N_VOCAB_USED = 60, EXECUTOR_CREDITS = 2 };
 
-/* ---- the client and the collector ---- */
+/* ---- the gateway, the tokenizer and the collector ---- */
 
 static generation *find_generation(deployment *d, const request_id *id)
 {
@@ -54,17 +54,28 @@ static void on_text_refused(void *self, const message *m)
     g->refused = ((const text_refused *)m->body)->code;
 }
 
-static const actor_route client_routes[] = {{MSG_TEXT_DELTA, actor_ignore},
-                                            {MSG_TEXT_REFUSED, on_text_refused},
-                                            {MSG_TEXT_ENCODED, actor_ignore},
-                                            {MSG_TEXT_DECODED, actor_ignore}};
+static const actor_route gateway_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
+    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
+};
 
-static const actor_class client_class = {.name     = "client",
-                                         .role     = ROLE_CLIENT,
-                                         .routes   = client_routes,
-                                         .n_routes = COUNT(client_routes),
-                                         .create   = create,
-                                         .destroy  = free};
+static const actor_class gateway_class = {.name     = "gateway",
+                                          .role     = ROLE_GATEWAY,
+                                          .routes   = gateway_routes,
+                                          .n_routes = COUNT(gateway_routes),
+                                          .create   = create,
+                                          .destroy  = free};
+
+static const actor_route tokenizer_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
+
+static const actor_class tokenizer_class = {.name     = "tokenizer",
+                                            .role     = ROLE_TOKENIZER,
+                                            .routes   = tokenizer_routes,
+                                            .n_routes = COUNT(tokenizer_routes),
+                                            .create   = create,
+                                            .destroy  = free};
 
 static void on_gen_open(void *self, const message *m)
 {
@@ -93,8 +104,11 @@ static void on_gen_tokens(void *self, const message *m)
         return;                                    /* what was on its way when the choice was cancelled */
     assert_int_equal(g->n_tokens[c], body->index); /* in order, none twice, none missing */
     for (uint32_t i = 0; i < body->n_tokens; i++) {
-        if (body->n_logprobs > 0)
+        if (body->n_logprobs > 0) {
+            assert_int_equal(body->tokens[i], body->logprobs[i].token);
             g->logprobs[c][g->n_tokens[c]] = body->logprobs[i].logprob;
+            g->n_top_logprobs[c]           = body->logprobs[i].n_top_tokens;
+        }
         g->tokens[c][g->n_tokens[c]++] = body->tokens[i];
     }
     g->n_cached   = body->cached_tokens;
@@ -188,8 +202,9 @@ static bool is_ready(void *arg)
     (void)actor_pick_peer(d->scheduler, ROLE_POSTPROCESSOR, &n_postprocessors);
     (void)actor_pick_peer(d->scheduler, ROLE_DRAFTER, &n_drafters);
     return n == wanted && n_postprocessors == 1 && n_drafters == drafters &&
-           actor_find_peer(d->scheduler, span_of(actor_name(d->client))) &&
-           actor_find_peer(d->client, span_of(actor_name(d->scheduler)));
+           actor_find_peer(d->scheduler, span_of(actor_name(d->gateway))) &&
+           actor_find_peer(d->gateway, span_of(actor_name(d->scheduler))) &&
+           actor_find_peer(d->tokenizer, span_of(actor_name(d->scheduler)));
 }
 
 void deployment_start(deployment *d, uint64_t seed, uint32_t n_executors, uint32_t n_drafters)
@@ -204,7 +219,8 @@ void deployment_start(deployment *d, uint64_t seed, uint32_t n_executors, uint32
     for (uint32_t i = 0; i < n_drafters; i++)
         d->drafters[i] = add(d, &drafter_class, &d->drafter_options, &patient);
     d->collector = add(d, &collector_class, d, &patient);
-    d->client    = add(d, &client_class, d, &patient);
+    d->gateway   = add(d, &gateway_class, d, &patient);
+    d->tokenizer = add(d, &tokenizer_class, d, &patient);
     if (!simulation_run_until(d->sim, is_ready, d, 10 * NS_PER_S))
         fail_msg("the deployment did not come up in 10 s of virtual time");
 }
@@ -235,10 +251,10 @@ void deployment_send(deployment *d, generation *g)
 {
     error    err;
     envelope e       = envelope_of(d, g);
-    peer    *to      = actor_find_peer(d->client, span_of(actor_name(d->scheduler)));
-    g->body.reply_to = span_of(actor_name(d->client));
+    peer    *to      = actor_find_peer(d->tokenizer, span_of(actor_name(d->scheduler)));
+    g->body.reply_to = span_of(actor_name(d->gateway));
     assert_non_null(to);
-    if (!actor_send(d->client, to, MSG_GEN_REQUEST, &g->body, &e, &err))
+    if (!actor_send(d->tokenizer, to, MSG_GEN_REQUEST, &g->body, &e, &err))
         fail_msg("request not sent: %s", err.text);
 }
 
@@ -247,9 +263,9 @@ void deployment_cancel(deployment *d, generation *g)
     error      err;
     envelope   e      = envelope_of(d, g);
     gen_cancel cancel = {.all = true, .reason = CANCEL_REASON_CLIENT_LEFT};
-    peer      *to     = actor_find_peer(d->client, span_of(actor_name(d->scheduler)));
+    peer      *to     = actor_find_peer(d->gateway, span_of(actor_name(d->scheduler)));
     g->cancelled      = true;
-    if (!actor_send(d->client, to, MSG_GEN_CANCEL, &cancel, &e, &err))
+    if (!actor_send(d->gateway, to, MSG_GEN_CANCEL, &cancel, &e, &err))
         fail_msg("cancel not sent: %s", err.text);
 }
 
@@ -317,7 +333,7 @@ static bool credits_are_back(void *arg)
     actor_each_peer(d->scheduler, ROLE_EXECUTOR, has_credits, &(credits_wanted){EXECUTOR_CREDITS, &all});
     actor_each_peer(d->scheduler, ROLE_DRAFTER, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
     actor_each_peer(d->scheduler, ROLE_POSTPROCESSOR, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
-    actor_each_peer(d->client, ROLE_SCHEDULER, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
+    actor_each_peer(d->tokenizer, ROLE_SCHEDULER, has_credits, &(credits_wanted){GENERATION_REQUESTS_MAX, &all});
     return all;
 }
 

@@ -1,5 +1,6 @@
 /* A simulated deployment for tests: a scheduler, executors with a tiny model, drafters, a collector of tokens (in the
- * postprocessor's place on the bus) and a client that speaks token ids. Everything real but the network and the clock.
+ * postprocessor's place on the bus), a tokenizer that is given token ids, and the gateway that owns the requests.
+ * Everything real but the network and the clock.
  */
 #ifndef TROUPE_TESTS_SIM_SUPPORT_GENERATION_H
 #define TROUPE_TESTS_SIM_SUPPORT_GENERATION_H
@@ -24,6 +25,7 @@ typedef struct {
     uint32_t      tokens[GENERATION_CHOICES_MAX][GENERATION_TOKENS_MAX];
     float         logprobs[GENERATION_CHOICES_MAX][GENERATION_TOKENS_MAX];
     uint32_t      n_tokens[GENERATION_CHOICES_MAX];
+    uint32_t      n_top_logprobs[GENERATION_CHOICES_MAX]; /* of the last token that came with any */
     finish_reason finish[GENERATION_CHOICES_MAX];
     float         prompt_logprobs[GENERATION_TOKENS_MAX];
     uint32_t      n_prompt_logprobs, n_cached, n_drafted, n_accepted;
@@ -35,7 +37,7 @@ typedef struct {
 
 typedef struct {
     simulation       *sim;
-    actor            *scheduler, *collector, *client;
+    actor            *scheduler, *collector, *gateway, *tokenizer;
     actor            *executors[GENERATION_EXECUTORS_MAX], *drafters[2];
     scheduler_options scheduler_options;
     executor_options  executor_options;

@@ -256,6 +256,37 @@ static float score_of(const generation *scored, uint32_t n_prompt, uint32_t n_to
     return sum;
 }
 
+/* Every token stands in its prompt and none may come twice: it fails after its prompt, when its next row is planned
+ * already, two plans deep. Nobody else may be computed again for that, let alone say something else. */
+static void a_sequence_that_fails_alone_fails_nobody_else(void **state)
+{
+    (void)state;
+    enum { N_VOCAB = 128 };
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 46, 1, 0);
+    add_requests(&d, false);
+    double n_preempted = metric_of("troupe_preemptions_total");
+    for (uint32_t i = 0; i < N_REQUESTS; i++)
+        deployment_send(&d, &d.generations[i]);
+    for (uint32_t i = 0; i < 3; i++) {
+        generation *g                    = deployment_add(&d, 1, N_VOCAB, MAX_TOKENS);
+        g->body.sampling.no_repeat_ngram = 1;
+        for (uint32_t t = 0; t < N_VOCAB; t++)
+            g->prompt[t] = (t + i) % N_VOCAB;
+        deployment_send(&d, g);
+    }
+    deployment_run(&d, 60);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(FINISH_REASON_ERROR, d.generations[N_REQUESTS + i].finish[0]);
+        assert_int_equal(0, d.generations[N_REQUESTS + i].n_tokens[0]);
+    }
+    assert_like_reference(&d, "beside sequences that fail");
+    assert_true(metric_of("troupe_preemptions_total") == n_preempted);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
 /* A beam search of width 1 is greedy; a wider one finds something at least as likely. */
 static void beams_are_at_least_as_likely_as_greedy(void **state)
 {
@@ -286,6 +317,94 @@ static void beams_are_at_least_as_likely_as_greedy(void **state)
     }
     assert_true(best[0] == best[1]);
     assert_true(best[2] >= best[0] - 1e-4f && best[3] >= best[0] - 1e-4f && best[4] >= best[0] - 1e-4f);
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+/* What a request may wish for its logits, one wish at a time, then all. */
+enum { N_WISHES = 7 };
+
+static void wish(generation *g, uint32_t which)
+{
+    static const logit_bias bias[]  = {{.token = 3, .bias = 4}, {.token = 90, .bias = 3}, {.token = 17, .bias = -100}};
+    static const uint32_t   stops[] = {3, 90, 17, 55};
+    sampling_params        *p       = &g->body.sampling;
+    bool                    all     = which == N_WISHES - 1;
+    p->temperature                  = 0;
+    p->repetition_penalty           = which == 0 || all ? 1.5f : 1;
+    p->frequency_penalty            = which == 1 || all ? 0.8f : 0;
+    p->presence_penalty             = which == 2 || all ? 0.8f : 0;
+    p->no_repeat_ngram              = which == 3 ? 1 : all ? 2 : 0;
+    p->n_logit_bias                 = which == 4 || which == 5 || all ? COUNT(bias) : 0;
+    p->logit_bias                   = bias;
+    p->min_tokens                   = which == 5 || all ? 7 : 0;
+    g->body.stop_tokens             = stops;
+    g->body.n_stop_tokens           = which == 5 || all ? COUNT(stops) : 0;
+}
+
+/* Penalties, bias and bans hold for beams as for anybody: a search of width 1 says what greedy decoding says. */
+static void beams_do_what_a_request_wishes_for_its_logits(void **state)
+{
+    (void)state;
+    enum { N_PROMPT = 21, N_OUTPUT = 20 };
+    static const uint32_t widths[] = {0, 1, 4};
+    uint32_t              unedited[N_OUTPUT];
+    deployment            d;
+    deployment_init(&d);
+    deployment_start(&d, 47, 1, 0);
+    for (uint32_t which = 0; which <= N_WISHES; which++) {
+        generation *of[COUNT(widths)];
+        for (size_t w = 0; w < COUNT(widths); w++) {
+            of[w] = deployment_add(&d, 77, N_PROMPT, N_OUTPUT);
+            wish(of[w], (which + N_WISHES) % (N_WISHES + 1)); /* first of all none */
+            of[w]->body.sampling.beam_width = widths[w];
+            deployment_send(&d, of[w]);
+            deployment_run(&d, 60);
+        }
+        uint32_t n = of[0]->n_tokens[0];
+        assert_int_equal(n, of[1]->n_tokens[0]);
+        assert_memory_equal(of[0]->tokens[0], of[1]->tokens[0], n * sizeof(uint32_t));
+        assert_int_equal(of[0]->finish[0], of[1]->finish[0]);
+        assert_true(of[2]->n_tokens[0] > 7);
+        if (which == 0)
+            memcpy(unedited, of[0]->tokens[0], sizeof unedited);
+        else
+            assert_memory_not_equal(unedited, of[0]->tokens[0], n * sizeof(uint32_t));
+        for (uint32_t i = 0; which == 4 && i < of[2]->n_tokens[0]; i++) /* nothing may come twice */
+            for (uint32_t k = 0; k < i; k++)
+                assert_int_not_equal(of[2]->tokens[0][i], of[2]->tokens[0][k]);
+    }
+    deployment_check_idle(&d);
+    deployment_end(&d);
+}
+
+/* The log probabilities of the beams that are handed out are those that scoring them as prompts gives. */
+static void beams_come_with_their_log_probabilities(void **state)
+{
+    (void)state;
+    enum { N_PROMPT = 21, N_OUTPUT = 24 };
+    deployment d;
+    deployment_init(&d);
+    deployment_start(&d, 48, 1, 0);
+    generation *g                   = deployment_add(&d, 77, N_PROMPT, N_OUTPUT);
+    g->body.n                       = 3;
+    g->body.sampling.beam_width     = 4;
+    g->body.sampling.logprobs       = true;
+    g->body.sampling.n_top_logprobs = 5;
+    deployment_send(&d, g);
+    deployment_run(&d, 60);
+    for (uint32_t c = 0; c < 3; c++) {
+        assert_int_equal(N_OUTPUT, g->n_tokens[c]);
+        generation *scored = deployment_add(&d, 77, N_PROMPT, 0);
+        memcpy(scored->prompt + N_PROMPT, g->tokens[c], N_OUTPUT * sizeof(uint32_t));
+        scored->body.n_prompt        = N_PROMPT + N_OUTPUT;
+        scored->body.prompt_logprobs = true;
+        deployment_send(&d, scored);
+        deployment_run(&d, 60);
+        for (uint32_t i = 0; i < N_OUTPUT; i++)
+            assert_true(g->logprobs[c][i] == scored->prompt_logprobs[N_PROMPT - 1 + i]);
+        assert_int_equal(5, g->n_top_logprobs[c]);
+    }
     deployment_check_idle(&d);
     deployment_end(&d);
 }
@@ -377,9 +496,9 @@ static void a_deadline_ends_what_waits_and_what_runs(void **state)
     envelope    e     = {.deadline_unix_ms = clock_unix_ms(simulation_clock(d.sim)) + 200};
     uint32_t    index = 1;
     memcpy(e.request.bytes, &index, sizeof index);
-    peer *to         = actor_find_peer(d.client, span_of(actor_name(d.scheduler)));
-    g->body.reply_to = span_of(actor_name(d.client));
-    assert_true(actor_send(d.client, to, MSG_GEN_REQUEST, &g->body, &e, NULL));
+    peer *to         = actor_find_peer(d.tokenizer, span_of(actor_name(d.scheduler)));
+    g->body.reply_to = span_of(actor_name(d.gateway));
+    assert_true(actor_send(d.tokenizer, to, MSG_GEN_REQUEST, &g->body, &e, NULL));
     deployment_run(&d, 5);
     assert_int_equal(ERR_TIMEOUT, g->refused);
     deployment_check_idle(&d);
@@ -482,7 +601,10 @@ int main(void)
         cmocka_unit_test(choices_draw_from_streams_of_their_own),
         cmocka_unit_test(a_prompt_is_scored_as_it_would_be_generated),
         cmocka_unit_test(only_the_prompt_of_a_resumed_request_is_scored),
+        cmocka_unit_test(a_sequence_that_fails_alone_fails_nobody_else),
         cmocka_unit_test(beams_are_at_least_as_likely_as_greedy),
+        cmocka_unit_test(beams_do_what_a_request_wishes_for_its_logits),
+        cmocka_unit_test(beams_come_with_their_log_probabilities),
         cmocka_unit_test(a_killed_executor_changes_no_token),
         cmocka_unit_test(the_queue_refuses_what_is_over_its_bounds),
         cmocka_unit_test(urgent_requests_overtake_and_old_ones_are_not_forgotten),

@@ -179,9 +179,10 @@ class Server:
         return {"endpoint": self.gateway_endpoint, **(curve if self.curve else {})}
 
     def wait_idle(self, timeout_s=30):
-        """Until no request is anywhere in the server."""
+        """Until no request is anywhere in the server, and all that requests took is back."""
         gauges = "troupe_sequences_running troupe_sequences_waiting troupe_num_requests_in_hand".split()
         gauges += ["troupe_postprocessor_streams", "troupe_gateway_prompts_waiting"]
+        gauges += ["troupe_kv_blocks_used", "troupe_bus_credits_spent"]  # without those kept for their prefix
         wait_until(lambda: not any(self.metric(g) for g in gauges), f"{', '.join(gauges)} are 0", timeout_s)
 
     def stop(self):

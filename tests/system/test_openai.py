@@ -350,22 +350,36 @@ def test_a_client_that_leaves_without_streaming_frees_its_request_too(serve):
 
 
 def test_many_streams_with_random_cancels_all_end(serve):
+    """Prompts and answers of many lengths, stop strings, and clients that leave early."""
     random_of = random.Random(1)
-    plans = [(i, random_of.choice([None, None, 1, 3, 10])) for i in range(64)]
+    plans = [
+        {
+            "prompt": f"{STORY * random_of.randint(1, 12)} {i}",
+            "max_tokens": random_of.choice([1, 7, 16, 40, 90]),
+            "stop": random_of.choice([None, None, ".", [" the", "\n"]]),
+            "leave_after": random_of.choice([None, None, 1, 3, 10]),
+            "seed": i,
+        }
+        for i in range(64)
+    ]
 
     def run(plan):
-        seed, leave_after = plan
-        stream = complete(serve, f"{STORY} {seed}", max_tokens=40, temperature=1, seed=seed, stream=True)
-        for i, _ in enumerate(stream):
+        plan = dict(plan)
+        leave_after, finish = plan.pop("leave_after"), None
+        stream = complete(serve, temperature=1, stream=True, **plan)
+        for i, chunk in enumerate(stream):
             if i == leave_after:
                 stream.close()
                 return "left"
-        return "finished"
+            finish = chunk.choices[0].finish_reason if chunk.choices else finish
+        return finish
 
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         ends = list(pool.map(run, plans))
-    finished = sum(leave_after is None for _, leave_after in plans)
-    assert ends.count("finished") >= finished and len(ends) == 64
+    for plan, end in zip(plans, ends):
+        left, stopped = plan["leave_after"] is not None and end == "left", plan["stop"] is not None and end == "stop"
+        assert left or stopped or end in ("length", "stop"), plan
+    assert {"left", "length", "stop"} == set(ends)
     serve.wait_idle()
     assert "Paris" in chat(serve).choices[0].message.content
 
@@ -430,6 +444,25 @@ def test_beam_search_finds_what_is_likelier_than_greedy(serve):
     scores = [likelihood(t) for t in texts]
     greedy = complete(serve, max_tokens=12, extra_body={"ignore_eos": True})
     assert scores[0] >= likelihood(greedy.choices[0].text) - 0.01
+    reported = complete(serve, n=3, max_tokens=12, logprobs=2, extra_body=search)
+    assert [c.text for c in reported.choices] == texts
+    for choice, score in zip(reported.choices, scores):
+        assert len(choice.logprobs.token_logprobs) == 12 and len(choice.logprobs.top_logprobs[0]) == 2
+        assert sum(choice.logprobs.token_logprobs) == pytest.approx(score, abs=0.01)
+    serve.wait_idle()
+
+
+def test_beam_search_heeds_what_a_request_wishes_for_its_logits(serve):
+    search = {"use_beam_search": True, "beam_width": 4, "ignore_eos": True}
+    the, sea = token_ids(serve, " the")[0], token_ids(serve, " sea")[0]
+    biased = complete(serve, max_tokens=12, logit_bias={str(the): -100, str(sea): 100}, extra_body=search)
+    assert " the" not in biased.choices[0].text and biased.choices[0].text.count(" sea") == 12
+    fresh = complete(serve, max_tokens=24, extra_body={**search, "no_repeat_ngram_size": 1})
+    ids = token_ids(serve, fresh.choices[0].text)
+    assert len(set(ids)) == len(ids)
+    with pytest.raises(openai.BadRequestError) as refused:
+        complete(serve, logprobs=1, frequency_penalty=1, extra_body=search)
+    assert refused.value.param == "logprobs"
     serve.wait_idle()
 
 

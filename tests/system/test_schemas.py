@@ -58,6 +58,67 @@ INCOMPATIBLE = [
     ("a field gone", "node.yaml", '      2: {name: load, type: u32, doc: "requests in hand"}\n', "", "retired"),
     ("an enum's value", "types.yaml", "2: length, 3: cancelled", "3: length, 2: cancelled", "finish_reason"),
     ("a list of others", "types.yaml", "type: list, of: logit_bias", "type: list, of: text_top", "logit_bias"),
+    (
+        "another default",
+        "gen.yaml",
+        "name: n, type: u32, default: 1, min: 1",
+        "name: n, type: u32, default: 2, min: 1",
+        "default",
+    ),
+    (
+        "a default more",
+        "step.yaml",
+        "name: no_sample, type: bool",
+        "name: no_sample, type: bool, default: true",
+        "default",
+    ),
+    (
+        "required now",
+        "gen.yaml",
+        '{name: index, type: u32, doc: "place of tokens',
+        '{name: index, type: u32, required: true, doc: "place of tokens',
+        "required",
+    ),
+    (
+        "no longer required",
+        "step.yaml",
+        "name: n_vocab, type: u32, required: true",
+        "name: n_vocab, type: u32",
+        "required",
+    ),
+    (
+        "fewer bytes",
+        "gen.yaml",
+        "name: session, type: str, max_bytes: 128",
+        "name: session, type: str, max_bytes: 127",
+        "max_bytes",
+    ),
+    (
+        "fewer items",
+        "draft.yaml",
+        "type: blob, of: u32, max_items: 16",
+        "type: blob, of: u32, max_items: 15",
+        "max_items",
+    ),
+    (
+        "a lower maximum",
+        "types.yaml",
+        "name: top_p, type: f32, default: 1.0, min: 0, max: 1",
+        "name: top_p, type: f32, default: 1.0, min: 0, max: 0.5",
+        "max",
+    ),
+    ("a higher minimum", "gen.yaml", "min: -1000, max: 1000", "min: -999, max: 1000", "min"),
+    ("a new maximum", "step.yaml", "name: elapsed_us, type: u32", "name: elapsed_us, type: u32, max: 1000", "max"),
+    (
+        "a sender gone",
+        "gen.yaml",
+        "from: [gateway, postprocessor, tokenizer, client]",
+        "from: [gateway, tokenizer, client]",
+        "postprocessor",
+    ),
+    ("a receiver gone", "gen.yaml", "to: [scheduler, postprocessor]", "to: [scheduler]", "postprocessor"),
+    ("a credit less", "gen.yaml", "    credit: true\n", "", "credit"),
+    ("a credit more", "draft.yaml", "    to: [scheduler]\n", "    to: [scheduler]\n    credit: true\n", "credit"),
 ]
 
 
@@ -98,6 +159,29 @@ def test_a_field_may_be_added_and_one_may_be_retired(copy):
     assert codegen(copy, "--check").returncode == 0
     assert "span mood;" in (copy / "libllm/bus/messages.h").read_text()
     assert "mood" in (copy / "schemas/REFERENCE.md").read_text()
+
+
+def test_limits_may_grow_and_roles_be_added(copy):
+    edit(copy, "gen.yaml", "name: session, type: str, max_bytes: 128", "name: session, type: str, max_bytes: 129")
+    edit(copy, "gen.yaml", "min: -1000, max: 1000", "min: -1001")
+    edit(copy, "draft.yaml", "from: [scheduler]", "from: [scheduler, gateway]")
+    assert "stale" in codegen(copy, "--check").stderr
+    assert codegen(copy).returncode == 0
+    edit(copy, "gen.yaml", "name: session, type: str, max_bytes: 129", "name: session, type: str, max_bytes: 128")
+    assert "incompatible change" in codegen(copy).stderr, "what grew was released"
+
+
+def test_a_retired_number_never_comes_back(copy):
+    old = '      2: {name: load, type: u32, doc: "requests in hand"}\n'
+    edit(copy, "node.yaml", old, "    retired: {2: load}\n")
+    assert codegen(copy).returncode == 0
+    edit(copy, "node.yaml", "    retired: {2: load}\n", "")
+    assert codegen(copy).returncode == 0, "whoever forgets the line changes nothing"
+    last = '1: {name: ready, type: bool, doc: "takes new work"}\n'
+    edit(copy, "node.yaml", last, last + "      2: {name: mood, type: u32}\n")
+    done = codegen(copy, "--check")
+    assert done.returncode != 0 and "node.heartbeat field 2: the number was retired" in done.stderr, done.stderr
+
 
 
 # ---- Python beside C -------------------------------------------------------------------------------------------------
@@ -324,6 +408,14 @@ def test_every_reference_of_asyncapi_leads_somewhere():
         at = document
         for step in reference.removeprefix("#/").split("/"):
             at = at[step]
+
+
+def test_a_client_says_nothing_to_what_is_behind_a_gateway():
+    """Or it could choose the tenant of its request, and with it whose cached prefixes it finds."""
+    document = yaml.safe_load((ROOT / "schemas/asyncapi.yaml").read_text())
+    for message in document["components"]["messages"].values():
+        if "client" in message["x-from"]:
+            assert "gateway" in message["x-to"] and "scheduler" not in message["x-to"], message["name"]
 
 
 def test_the_reference_documents_every_message_and_field():

@@ -10,7 +10,7 @@
 wire_node wire_node_new(simulation *sim, role r, uint64_t incarnation, const char *endpoint, bool listens)
 {
     error     err;
-    wire_node n = {.sim = sim, .role = r, .incarnation = incarnation, .listens = listens};
+    wire_node n = {.sim = sim, .role = r, .incarnation = incarnation, .listens = listens, .protocol = 1};
     snprintf(n.name, sizeof n.name, "%s-%016llx", role_name(r), (unsigned long long)incarnation);
     n.mailbox = transport_new(simulation_bus(sim), TRANSPORT_SIM, n.name, &err);
     n.memory  = arena_new(1 << 20, &err);
@@ -49,8 +49,11 @@ void wire_say(wire_node *n, uint16_t type, const void *body)
     wire_writer    out = {.data = buffer, .capacity = sizeof buffer};
     error          err;
     assert_true(message_encode(type, body, &out, &err));
-    envelope e = {
-        .type = type, .protocol = 1, .incarnation = n->incarnation, .sequence = ++n->sequence, .epoch = n->epoch};
+    envelope e = {.type        = type,
+                  .protocol    = n->protocol,
+                  .incarnation = n->incarnation,
+                  .sequence    = ++n->sequence,
+                  .epoch       = n->epoch};
     wire_say_frames(n, &e, (span){(char *)buffer, out.size});
 }
 
@@ -71,7 +74,7 @@ void wire_say_welcome(wire_node *n, uint32_t credits)
     welcome.name         = span_of(n->name);
     welcome.role         = n->role;
     welcome.incarnation  = n->incarnation;
-    welcome.protocol     = 1;
+    welcome.protocol     = n->protocol;
     welcome.credits      = credits;
     n->sequence          = 0;
     wire_say(n, MSG_NODE_WELCOME, &welcome);

@@ -14,6 +14,7 @@ typedef struct {
     char        name[BUS_NAME_BYTES + 1];
     role        role;
     uint64_t    incarnation, sequence, epoch;
+    uint16_t    protocol;                               /* of what it says; 1 */
     char        identity[TRANSPORT_IDENTITY_BYTES_MAX]; /* of the last sender, when listening */
     size_t      identity_bytes;
     envelope    got; /* of the last message */

@@ -105,9 +105,9 @@ static void an_overdraft_is_refused_and_does_not_reach_the_handler(void **state)
     stage                s;
     const actor_metrics *m = actor_metrics_of(ROLE_DRAFTER);
     open_receiver(&s, 2, false);
-    double        before = metric_value(m->refused[REFUSED_CREDIT]);
-    draft_request body   = draft_request_defaults;
-    body.n               = 1;
+    double        before = metric_value(m->refused[REFUSED_CREDIT]), spent = metric_value(m->credits_spent);
+    draft_request body = draft_request_defaults;
+    body.n             = 1;
     for (int i = 0; i < 3; i++)
         wire_say(&s.wire, MSG_DRAFT_REQUEST, &body);
     const node_refused *refused = wire_expect(&s.wire, MSG_NODE_REFUSED);
@@ -116,6 +116,11 @@ static void an_overdraft_is_refused_and_does_not_reach_the_handler(void **state)
     assert_int_equal(s.player.n_requests, 2);
     assert_int_equal(metric_value(m->refused[REFUSED_CREDIT]) - before, 1);
     assert_int_equal(s.player.n_down, 0);
+    assert_int_equal(metric_value(m->credits_spent) - spent, 2);
+    wire_say(&s.wire, MSG_NODE_BYE, &node_bye_defaults);
+    wire_count(&s.wire, 0, 100);
+    assert_int_equal(s.player.n_down, 1);
+    assert_int_equal(metric_value(m->credits_spent) - spent, 0); /* who left wants nothing back */
     close_stage(&s);
 }
 
@@ -126,11 +131,13 @@ static void credits_of_one_turn_come_back_in_one_message(void **state)
     open_receiver(&s, 8, true);
     simulation_set_network(s.sim, &(sim_network_options){.delay_min_ns = 1000, .delay_max_ns = 1000});
     wire_count(&s.wire, 0, 100);
-    draft_request body = draft_request_defaults;
-    body.n             = 1;
+    double        spent = metric_value(actor_metrics_of(ROLE_DRAFTER)->credits_spent);
+    draft_request body  = draft_request_defaults;
+    body.n              = 1;
     for (int i = 0; i < 5; i++)
         wire_say(&s.wire, MSG_DRAFT_REQUEST, &body);
     assert_int_equal(((const node_credit *)wire_expect(&s.wire, MSG_NODE_CREDIT))->n, 5);
+    assert_true(metric_value(actor_metrics_of(ROLE_DRAFTER)->credits_spent) == spent);
     close_stage(&s);
 }
 

@@ -19,27 +19,39 @@ typedef struct {
     wire_node   wire;
 } stage;
 
-/* A scheduler that listens, and a wire node that connects. */
-static void open_stage(stage *s, role r)
+static void open_stage_of(stage *s, role r, uint32_t protocol_min, uint32_t protocol_max)
 {
     error         err;
-    actor_options options = {.bind = {endpoint}, .credits = 3};
-    *s                    = (stage){.sim = simulation_new(1, &err)};
-    s->actor              = simulation_add(s->sim, &scheduler_class, &s->player, &options, &err);
+    actor_options options = {
+        .bind = {endpoint}, .credits = 3, .protocol_min = protocol_min, .protocol_max = protocol_max};
+    *s       = (stage){.sim = simulation_new(1, &err)};
+    s->actor = simulation_add(s->sim, &scheduler_class, &s->player, &options, &err);
     assert_non_null(s->actor);
     s->wire = wire_node_new(s->sim, r, 7, endpoint, false);
 }
 
+/* A scheduler that listens, and a wire node that connects. */
+static void open_stage(stage *s, role r)
+{
+    open_stage_of(s, r, 0, 0);
+}
+
 /* A drafter that connects, and a wire node that listens. */
-static void open_reversed_stage(stage *s)
+static void open_reversed_stage_of(stage *s, uint32_t protocol_min, uint32_t protocol_max)
 {
     error         err;
-    actor_options options = {.connect = {endpoint}, .credits = 3};
-    *s                    = (stage){.sim = simulation_new(1, &err)};
-    s->player.answers     = true;
-    s->wire               = wire_node_new(s->sim, ROLE_SCHEDULER, 7, endpoint, true);
-    s->actor              = simulation_add(s->sim, &drafter_class, &s->player, &options, &err);
+    actor_options options = {
+        .connect = {endpoint}, .credits = 3, .protocol_min = protocol_min, .protocol_max = protocol_max};
+    *s                = (stage){.sim = simulation_new(1, &err)};
+    s->player.answers = true;
+    s->wire           = wire_node_new(s->sim, ROLE_SCHEDULER, 7, endpoint, true);
+    s->actor          = simulation_add(s->sim, &drafter_class, &s->player, &options, &err);
     assert_non_null(s->actor);
+}
+
+static void open_reversed_stage(stage *s)
+{
+    open_reversed_stage_of(s, 0, 0);
 }
 
 static void close_stage(stage *s)
@@ -119,6 +131,73 @@ static void any_message_counts_as_a_heartbeat(void **state)
     }
     assert_int_equal(s.player.n_down, 0);
     close_stage(&s);
+}
+
+/* What two nodes settle on; 0: nothing. */
+static const struct {
+    uint32_t ours_min, ours_max, theirs_min, theirs_max, settled;
+} protocol_ranges[] = {
+    {1, 1, 1, 3, 1}, {1, 1, 2, 3, 0}, {1, 3, 1, 1, 1}, {1, 3, 2, 3, 3},
+    {2, 4, 1, 3, 3}, {3, 4, 1, 2, 0}, {2, 2, 1, 3, 2},
+};
+
+/* The highest protocol that both speak, and every message of the session in it. */
+static void a_session_speaks_the_highest_protocol_that_both_sides_know(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(protocol_ranges); i++) {
+        stage s;
+        open_stage_of(&s, ROLE_DRAFTER, protocol_ranges[i].ours_min, protocol_ranges[i].ours_max);
+        s.wire.protocol    = (uint16_t)protocol_ranges[i].theirs_max; /* a hello is heard in any */
+        node_hello hello   = node_hello_defaults;
+        hello.name         = span_of(s.wire.name);
+        hello.role         = ROLE_DRAFTER;
+        hello.incarnation  = 7;
+        hello.protocol_min = protocol_ranges[i].theirs_min;
+        hello.protocol_max = protocol_ranges[i].theirs_max;
+        wire_say(&s.wire, MSG_NODE_HELLO, &hello);
+        if (protocol_ranges[i].settled == 0) {
+            const node_refused *refused = wire_expect(&s.wire, MSG_NODE_REFUSED);
+            assert_int_equal(ERR_UNSUPPORTED, refused->code);
+            close_stage(&s);
+            continue;
+        }
+        const node_welcome *welcome = wire_expect(&s.wire, MSG_NODE_WELCOME);
+        assert_int_equal(protocol_ranges[i].settled, welcome->protocol);
+        wire_expect(&s.wire, MSG_NODE_HEARTBEAT);
+        assert_int_equal(protocol_ranges[i].settled, s.wire.got.protocol);
+        s.wire.protocol = (uint16_t)protocol_ranges[i].settled;
+        wire_say(&s.wire, MSG_NODE_HEARTBEAT, &(node_heartbeat){.ready = true, .load = 9});
+        wire_count(&s.wire, 0, 100);
+        assert_int_equal(9, actor_find_peer(s.actor, span_of(s.wire.name))->load);
+        s.wire.protocol++; /* another than was settled */
+        wire_say(&s.wire, MSG_NODE_HEARTBEAT, &(node_heartbeat){.ready = true, .load = 8});
+        const node_refused *refused = wire_expect(&s.wire, MSG_NODE_REFUSED);
+        assert_int_equal(ERR_UNSUPPORTED, refused->code);
+        close_stage(&s);
+    }
+}
+
+static void whoever_calls_offers_its_range_and_speaks_what_the_welcome_picks(void **state)
+{
+    (void)state;
+    for (uint16_t picked = 0; picked <= 4; picked++) {
+        stage s;
+        open_reversed_stage_of(&s, 1, 3);
+        const node_hello *hello = wire_expect(&s.wire, MSG_NODE_HELLO);
+        assert_int_equal(1, hello->protocol_min);
+        assert_int_equal(3, hello->protocol_max);
+        s.wire.protocol = picked;
+        wire_say_welcome(&s.wire, 5);
+        if (picked >= 1 && picked <= 3) {
+            wire_expect(&s.wire, MSG_NODE_HEARTBEAT);
+            assert_int_equal(picked, s.wire.got.protocol);
+        } else {
+            assert_int_equal(1, wire_count(&s.wire, MSG_NODE_HELLO, 15000)); /* later, on a new connection */
+            assert_int_equal(0, s.player.n_up);
+        }
+        close_stage(&s);
+    }
 }
 
 /* One hello that must be refused: how it differs from a good one. */
@@ -396,6 +475,8 @@ int main(void)
         cmocka_unit_test(heartbeats_come_each_second_and_carry_the_load),
         cmocka_unit_test(a_silent_peer_is_gone_once_and_its_next_word_is_refused),
         cmocka_unit_test(any_message_counts_as_a_heartbeat),
+        cmocka_unit_test(a_session_speaks_the_highest_protocol_that_both_sides_know),
+        cmocka_unit_test(whoever_calls_offers_its_range_and_speaks_what_the_welcome_picks),
         cmocka_unit_test(a_hello_that_does_not_add_up_is_refused),
         cmocka_unit_test(a_refused_client_tries_again_slowly),
         cmocka_unit_test(a_client_says_hello_until_it_is_welcomed),

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -363,6 +364,156 @@ static void more_logit_edits_than_one_call_takes_change_nothing(void **state)
     engine_free(&e);
 }
 
+/* The tiny model, trained for `n` positions as its file says. The caller frees the path and removes the file. */
+static char *model_of_context(uint32_t n)
+{
+    static const char key[] = "llama.context_length";
+    static char       image[1 << 20];
+    char             *path = strdup("/tmp/test_step_XXXXXX.gguf");
+    FILE             *from = fopen(TESTS_DIR "/data/models/gqa_tied.gguf", "rb");
+    int               to   = mkstemps(path, 5);
+    assert_true(from && to >= 0);
+    size_t size  = fread(image, 1, sizeof image, from);
+    char  *value = memmem(image, size, key, strlen(key));
+    assert_non_null(value);
+    memcpy(value + strlen(key) + sizeof(uint32_t), &n, sizeof n); /* behind the key stands its type */
+    assert_int_equal(size, write(to, image, size));
+    close(to);
+    fclose(from);
+    return path;
+}
+
+/* 70000 tokens of which 128 are distinct. Their keys are zeros, never computed: what counts is that the step runs. */
+static void a_penalty_over_a_long_history_runs(void **state)
+{
+    (void)state;
+    enum { N = 70000, N_BLOCKS = N / KERN_KV_BLOCK_TOKENS + 1 };
+    executor_options o      = tiny_options();
+    char            *path   = model_of_context(2 * N);
+    sampling_params  p      = greedy();
+    uint32_t        *tokens = calloc(N, sizeof *tokens), *blocks = calloc(N_BLOCKS, sizeof *blocks);
+    o.model             = path;
+    o.max_model_len     = N + 1;
+    o.kv_cache_memory   = (N_BLOCKS + 1) * 4096;
+    p.frequency_penalty = 0.1f;
+    engine *e           = engine_of(&o);
+    arena  *room        = arena_new(engine_result_bytes(e), NULL);
+    assert_true(tokens && blocks && room);
+    random_tokens(9, tokens, N);
+    for (uint32_t i = 0; i < N_BLOCKS; i++)
+        blocks[i] = i;
+    step_plan plan = {OPEN(.slot = 0, .tokens = tokens, .n_tokens = N, .n_prompt_tokens = N, .sampling = p),
+                      ENTRY(.slot = 0, .position = N - 1, .n_tokens = 1, .blocks = blocks, .n_blocks = N_BLOCKS,
+                            .logits = LOGITS_WANTED_LAST)};
+    assert_int_equal(1, run_plan(e, &plan, room).outputs[0].n_tokens);
+    engine_free(&e);
+    arena_free(&room);
+    unlink(path);
+    free(path), free(tokens), free(blocks);
+}
+
+/* A beam's row samples nothing and reports its likeliest tokens: of what penalties, bias and bans left. */
+static void a_beam_reports_what_its_logit_edits_leave(void **state)
+{
+    (void)state;
+    sampling_params plain = greedy(), biased;
+    token_logprob   of[2];
+    arena          *room[2] = {memory, arena_new(engine_result_bytes(tiny) + 4096, NULL)};
+    plain.beam_width        = 4;
+    plain.n_top_logprobs    = 8;
+    biased                  = plain;
+    biased.no_repeat_ngram  = 1;
+    biased.min_tokens       = 1;
+    biased.logit_bias       = (const logit_bias[]){{.token = 77, .bias = 100}};
+    biased.n_logit_bias     = 1;
+    for (uint32_t i = 0; i < 2; i++) {
+        slot_open open   = {.slot            = i,
+                            .tokens          = known,
+                            .n_tokens        = N_PROMPT,
+                            .n_prompt_tokens = N_PROMPT,
+                            .sampling        = i ? biased : plain};
+        uint32_t  stop   = i ? of[0].top_tokens[0] : 0;
+        open.stop_tokens = &stop, open.n_stop_tokens = i;
+        step_plan   plan = {.opens   = &open,
+                            .n_opens = 1,
+                            ENTRY(.slot = i, .n_tokens = N_PROMPT, .blocks = U32S(i * 2, i * 2 + 1), .n_blocks = 2,
+                                  .logits = LOGITS_WANTED_LAST, .no_sample = true)};
+        step_result r    = run_plan(tiny, &plan, room[i]);
+        assert_int_equal(0, r.outputs[0].n_tokens);
+        assert_int_equal(1, r.outputs[0].n_logprobs);
+        of[i] = r.outputs[0].logprobs[0];
+        assert_int_equal(8, of[i].n_top_tokens);
+    }
+    assert_true(of[0].top_logprobs[0] < -0.01f);
+    assert_int_equal(77, of[1].top_tokens[0]);
+    assert_true(of[1].top_logprobs[0] > -0.01f); /* of the edited distribution, of which 77 is nearly all */
+    for (uint32_t i = 0; i < 8; i++) {
+        assert_int_not_equal(of[0].top_tokens[0], of[1].top_tokens[i]); /* too early to stop */
+        for (uint32_t k = 0; k < N_PROMPT; k++)
+            assert_int_not_equal(known[k], of[1].top_tokens[i]);
+    }
+    arena_free(&room[1]);
+}
+
+/* ---- faults of one sequence ---- */
+
+/* Every token stands in its prompt and none may come twice: nothing is left to sample. The next plan was made before
+ * anybody knew, and names the token that was not sampled; its neighbours must not notice. */
+static void a_sequence_that_fails_alone_does_so_in_the_next_plan_too(void **state)
+{
+    (void)state;
+    enum { N = TINY_VOCAB };
+    executor_options o       = tiny_options();
+    o.max_model_len          = 256;
+    o.max_num_batched_tokens = 256;
+    engine         *e        = engine_of(&o);
+    arena          *room     = arena_new(engine_result_bytes(e), NULL);
+    sampling_params plain = greedy(), unsayable = greedy();
+    uint32_t        every[N], tokens[2];
+    unsayable.no_repeat_ngram = 1;
+    for (uint32_t i = 0; i < N; i++)
+        every[i] = i;
+    tokens[0]        = run_prompt(e, 0, 20, known, N_PROMPT, &plain, room);
+    step_plan second = {ENTRY(.slot = 0, .position = N_PROMPT, .n_tokens = 1, .logits = LOGITS_WANTED_LAST)};
+    tokens[1]        = run_plan(e, &second, room).outputs[0].tokens[0];
+    engine_reset(e);
+
+    slot_open opens[] = {
+        {.slot = 1, .tokens = every, .n_tokens = N, .n_prompt_tokens = N, .sampling = unsayable},
+        {.slot = 0, .tokens = known, .n_tokens = N_PROMPT, .n_prompt_tokens = N_PROMPT, .sampling = plain}};
+    step_entry entries[] = {
+        {.slot     = 1,
+         .n_tokens = N,
+         .blocks   = U32S(0, 1, 2, 3, 4, 5, 6, 7, 8),
+         .n_blocks = 9,
+         .logits   = LOGITS_WANTED_LAST},
+        {.slot = 0, .n_tokens = N_PROMPT, .blocks = U32S(20, 21), .n_blocks = 2, .logits = LOGITS_WANTED_LAST}};
+    step_entry ahead[] = {{.slot = 1, .position = N, .n_tokens = 1, .logits = LOGITS_WANTED_LAST},
+                          {.slot = 0, .position = N_PROMPT, .n_tokens = 1, .logits = LOGITS_WANTED_LAST}};
+    step_plan  plans[] = {{.opens = opens, .n_opens = 2, .entries = entries, .n_entries = 2},
+                          {.entries = ahead, .n_entries = 2}};
+    for (size_t i = 0; i < COUNT(plans); i++) {
+        step_result result = run_plan(e, &plans[i], room);
+        assert_int_equal(2, result.n_outputs);
+        assert_int_equal(1, result.outputs[0].slot);
+        assert_int_equal(0, result.outputs[0].n_tokens);
+        assert_true(result.outputs[0].error.size > 0);
+        assert_int_equal(0, result.outputs[1].slot);
+        assert_int_equal(0, result.outputs[1].error.size);
+        assert_int_equal(tokens[i], result.outputs[1].tokens[0]);
+    }
+    /* alone, and as a chunk that wants nothing; then its slot is another's */
+    step_plan alone  = {.entries = ahead, .n_entries = 1};
+    step_plan silent = {ENTRY(.slot = 1, .position = N, .n_tokens = 1)};
+    step_plan close  = {.closes = U32S(1), .n_closes = 1};
+    assert_true(run_plan(e, &alone, room).outputs[0].error.size > 0);
+    assert_int_equal(0, run_plan(e, &silent, room).n_outputs);
+    run_plan(e, &close, room);
+    assert_int_equal(tokens[0], run_prompt(e, 1, 0, known, N_PROMPT, &plain, room));
+    arena_free(&room);
+    engine_free(&e);
+}
+
 /* ---- start ---- */
 
 static void an_engine_that_cannot_be_made_says_which_flag_is_at_fault(void **state)
@@ -401,6 +552,23 @@ static void a_small_cache_bounds_the_length_of_a_sequence(void **state)
     engine_free(&e);
 }
 
+/* A scheduler takes executors together when these agree. */
+static void engines_of_one_model_agree_whatever_it_is_called_and_wherever_it_runs(void **state)
+{
+    (void)state;
+    executor_options options[3] = {tiny_options(), tiny_options(), tiny_options()};
+    uint64_t         of[3];
+    options[1].model_name = "another-name";
+    options[1].backend    = "ref";
+    options[2].model      = TESTS_DIR "/data/models/mha_untied.gguf";
+    for (size_t i = 0; i < COUNT(options); i++) {
+        engine *e = engine_of(&options[i]);
+        of[i]     = engine_about(e).fingerprint;
+        engine_free(&e);
+    }
+    assert_true(of[0] == of[1] && of[0] != of[2]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -414,8 +582,12 @@ int main(void)
         cmocka_unit_test(prompts_are_scored_alike_in_chunks_of_any_size),
         cmocka_unit_test_setup_teardown(a_copied_block_is_as_good_as_one_that_was_computed, set_up, tear_down),
         cmocka_unit_test(more_logit_edits_than_one_call_takes_change_nothing),
+        cmocka_unit_test_setup_teardown(a_beam_reports_what_its_logit_edits_leave, set_up, tear_down),
+        cmocka_unit_test(a_penalty_over_a_long_history_runs),
+        cmocka_unit_test(a_sequence_that_fails_alone_does_so_in_the_next_plan_too),
         cmocka_unit_test(an_engine_that_cannot_be_made_says_which_flag_is_at_fault),
         cmocka_unit_test(a_small_cache_bounds_the_length_of_a_sequence),
+        cmocka_unit_test(engines_of_one_model_agree_whatever_it_is_called_and_wherever_it_runs),
     };
     return cmocka_run_group_tests_name("executor/step", tests, NULL, NULL);
 }

@@ -722,6 +722,9 @@ static void add_samples(case_list *list)
             c.sample.row.repetition_penalty = f % 2 ? 1 : 1.3f;
             c.sample.row.frequency_penalty = c.sample.row.presence_penalty = f % 3 ? 0 : 0.4f;
             add(list, c, "sample %s, %u tokens, logits of kind %d", filters[f].name, vocab[v], c.sample.logits);
+            c.sample.row.reports_edited = true;
+            if (f == 0 || f == 10) /* greedy, and all filters at once */
+                add(list, c, "sample %s with edits before reports, %u tokens", filters[f].name, vocab[v]);
         }
     }
     kernel_case none = {.run    = run_sample,

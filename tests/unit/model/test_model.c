@@ -1,6 +1,7 @@
 /* Loading a model: what is taken from the files, and that a file which doesn't fit its config is refused by name. */
 #include "model/model.h"
 
+#include "model/fingerprint.h"
 #include "support_image.h"
 
 #include <setjmp.h>
@@ -195,6 +196,80 @@ static void refuses_a_config_that_claims_far_more_than_the_file_holds(void **sta
     assert_non_null(strstr(err.text, "its config describes"));
 }
 
+/* ---- what model_fingerprint tells apart ------------------------------------------------------------------------- */
+
+static uint64_t fingerprint_of(const image *im)
+{
+    error  err = {0};
+    model *m   = open_model(im, &err);
+    if (!m)
+        fail_msg("%s", err.text);
+    uint64_t fingerprint = model_fingerprint(m);
+    model_free(&m);
+    return fingerprint;
+}
+
+static void a_fingerprint_is_of_weights_and_config_and_of_no_name(void **state)
+{
+    (void)state;
+    static const tensor head = {"output.weight", 32, 8};
+    static image        im;
+    static const char   epsilon_key[] = "llama.attention.layer_norm_rms_epsilon";
+    put_model(&im, NULL, GGML_F32);
+    uint64_t good = fingerprint_of(&im);
+    assert_int_equal(good, fingerprint_of(&im));
+    char usual[sizeof path];
+    memcpy(usual, path, sizeof path);
+    snprintf(path, sizeof path, "%.40s.other", usual); /* a model without a name is called as its file */
+    assert_int_equal(good, fingerprint_of(&im));
+    unlink(path);
+    memcpy(path, usual, sizeof path);
+    im.bytes[im.n - 1] ^= 1; /* of the last weight, its exponent */
+    assert_int_not_equal(good, fingerprint_of(&im));
+    put_model(&im, &head, GGML_F32);
+    assert_int_not_equal(good, fingerprint_of(&im));
+    put_model(&im, NULL, GGML_F32);
+    uint8_t *epsilon = memmem(im.bytes, im.n, epsilon_key, sizeof epsilon_key - 1);
+    memcpy(epsilon + sizeof epsilon_key - 1 + 4, &(float){1e-6f}, 4);
+    assert_int_not_equal(good, fingerprint_of(&im));
+}
+
+/* The same on every device: how weights are packed there has no part in it. */
+static void a_fingerprint_is_the_same_on_every_device(void **state)
+{
+    (void)state;
+    static const char *const backends[] = {"cpu", "ref"};
+    uint64_t                 of[COUNT(backends)];
+    for (size_t i = 0; i < COUNT(backends); i++) {
+        char         why[KERN_WHY_BYTES];
+        error        err   = {0};
+        kern_device *other = kern_device_open(&(kern_device_options){.backend = backends[i], .n_threads = 1}, why);
+        model       *m     = other ? model_open(DATA "gqa_tied.gguf", other, &err) : NULL;
+        assert_non_null(m);
+        of[i] = model_fingerprint(m);
+        model_free(&m);
+        kern_device_close(&other);
+    }
+    assert_int_equal(of[0], of[1]);
+}
+
+/* A tensor too large to be read whole: its first and last bytes count. */
+static void a_fingerprint_covers_both_ends_of_a_large_tensor(void **state)
+{
+    (void)state;
+    enum { N = 1 << 20 };
+    uint8_t *data = calloc(1, N);
+    assert_non_null(data);
+    uint64_t zeros = fingerprint_of_data(data, N);
+    for (size_t at = 0; at < N; at += N - 1) {
+        data[at] = 1;
+        assert_int_not_equal(zeros, fingerprint_of_data(data, N));
+        data[at] = 0;
+    }
+    assert_int_equal(zeros, fingerprint_of_data(data, N));
+    free(data);
+}
+
 static int open_device(void **state)
 {
     (void)state;
@@ -221,6 +296,9 @@ int main(void)
         cmocka_unit_test(reads_a_config_without_touching_weights),
         cmocka_unit_test(refuses_a_file_that_does_not_fit_its_config),
         cmocka_unit_test(takes_optional_tensors_when_they_are_there),
+        cmocka_unit_test(a_fingerprint_is_of_weights_and_config_and_of_no_name),
+        cmocka_unit_test(a_fingerprint_is_the_same_on_every_device),
+        cmocka_unit_test(a_fingerprint_covers_both_ends_of_a_large_tensor),
         cmocka_unit_test(refuses_a_config_that_claims_far_more_than_the_file_holds),
     };
     return cmocka_run_group_tests_name("model", tests, open_device, close_device);

@@ -15,7 +15,7 @@ static uint32_t build(sampling_params *p, const uint32_t *tokens, uint32_t n_tok
     static const uint32_t stops[] = {2, 3};
     logit_editor         *e       = logit_editor_new(N_VOCAB, NULL);
     logit_history         h       = {p, tokens, n_tokens, n_prompt, stops, 2};
-    assert_true(logit_edits_max(&h) <= ROOM);
+    assert_true(logit_edits_max(e, &h) <= ROOM);
     uint32_t n     = logit_edits_build(e, &h, edits);
     uint32_t again = logit_edits_build(e, &h, edits); /* the editor is clean after a build */
     assert_int_equal(n, again);
@@ -96,6 +96,29 @@ static void stop_tokens_are_banned_before_min_tokens(void **state)
     assert_int_equal(0, build(&p, tokens, 2, 1));
 }
 
+/* A token has one edit however often it was said: a long history needs no more room than the vocabulary. */
+static void room_is_bounded_by_the_vocabulary(void **state)
+{
+    (void)state;
+    enum { N = 10 * N_VOCAB };
+    static uint32_t        tokens[N];
+    static kern_logit_edit room[N_VOCAB];
+    sampling_params        p      = sampling_params_defaults;
+    logit_bias             bias[] = {{5, 1}, {N_VOCAB, 1}};
+    logit_editor          *e      = logit_editor_new(N_VOCAB, NULL);
+    logit_history          h      = {.sampling = &p, .tokens = tokens, .n_tokens = N};
+    p.repetition_penalty          = 1.1f;
+    p.logit_bias                  = bias;
+    p.n_logit_bias                = 2;
+    for (uint32_t i = 0; i < N; i++)
+        tokens[i] = i % N_VOCAB;
+    assert_int_equal(N_VOCAB, logit_edits_max(e, &h));
+    assert_int_equal(N_VOCAB, logit_edits_build(e, &h, room));
+    h.n_tokens = 10;
+    assert_int_equal(12, logit_edits_max(e, &h));
+    logit_editor_free(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -104,6 +127,7 @@ int main(void)
         cmocka_unit_test(what_would_repeat_an_ngram_is_banned),
         cmocka_unit_test(bias_adds_up_and_keeps_other_edits),
         cmocka_unit_test(stop_tokens_are_banned_before_min_tokens),
+        cmocka_unit_test(room_is_bounded_by_the_vocabulary),
     };
     return cmocka_run_group_tests_name("sample/logit_edits", tests, NULL, NULL);
 }

@@ -122,7 +122,7 @@ static const actor_class executor_class    = {.name       = "executor",
                                               .destroy    = destroy_executor,
                                               .on_peer_up = on_scheduler_up};
 
-/* ---- the reader and the gateway ---- */
+/* ---- the reader, the gateway and the tokenizer ---- */
 
 static void *create(actor *a, const void *options, error *err)
 {
@@ -182,15 +182,24 @@ static void on_text_refused(void *self, const message *m)
     snprintf(q->field, sizeof q->field, "%.*s", SPAN_ARG(body->field));
 }
 
-/* A client on the bus: it may send gen.request, and be told what was refused. */
-static const actor_route client_routes[] = {{MSG_TEXT_DELTA, actor_ignore},
-                                            {MSG_TEXT_REFUSED, on_text_refused},
-                                            {MSG_TEXT_ENCODED, actor_ignore},
-                                            {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_class client_class    = {.name     = "client",
-                                            .role     = ROLE_CLIENT,
-                                            .routes   = client_routes,
-                                            .n_routes = COUNT(client_routes),
+static const actor_route gateway_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
+    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
+};
+static const actor_class gateway_class = {.name     = "gateway",
+                                          .role     = ROLE_GATEWAY,
+                                          .routes   = gateway_routes,
+                                          .n_routes = COUNT(gateway_routes),
+                                          .create   = create,
+                                          .destroy  = ignore_destroy};
+
+static const actor_route tokenizer_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
+static const actor_class tokenizer_class = {.name     = "tokenizer",
+                                            .role     = ROLE_TOKENIZER,
+                                            .routes   = tokenizer_routes,
+                                            .n_routes = COUNT(tokenizer_routes),
                                             .create   = create,
                                             .destroy  = ignore_destroy};
 
@@ -227,6 +236,7 @@ static bool is_connected(void *arg)
 {
     stage *t = arg;
     return actor_find_peer(t->gateway, span_of(actor_name(t->scheduler))) &&
+           actor_find_peer(t->tokenizer, span_of(actor_name(t->scheduler))) &&
            actor_find_peer(t->postprocessor, span_of(actor_name(t->scheduler)));
 }
 
@@ -237,7 +247,8 @@ void stage_start(stage *t, uint64_t seed)
     t->sim                = simulation_new(seed, NULL);
     t->scheduler          = add(t, &scheduler_class, &t->options, &bound);
     t->postprocessor      = add(t, &reader_class, t, &calling);
-    t->gateway            = add(t, &client_class, t, &calling);
+    t->gateway            = add(t, &gateway_class, t, &calling);
+    t->tokenizer          = add(t, &tokenizer_class, t, &calling);
     assert_true(simulation_run_until(t->sim, is_connected, t, 30 * NS_PER_S));
 }
 
@@ -281,12 +292,12 @@ void stage_send(stage *t, stage_request *q, uint32_t attempt)
 {
     envelope e       = {.attempt = attempt, .deadline_unix_ms = q->deadline_unix_ms};
     uint32_t index   = (uint32_t)(q - t->requests) + 1;
-    peer    *to      = actor_find_peer(t->gateway, span_of(actor_name(t->scheduler)));
+    peer    *to      = actor_find_peer(t->tokenizer, span_of(actor_name(t->scheduler)));
     error    err     = {0};
     q->body.reply_to = span_of(actor_name(t->gateway));
     memcpy(e.request.bytes, &index, sizeof index);
     q->attempt = attempt > q->attempt ? attempt : q->attempt;
-    if (!to || !actor_send(t->gateway, to, MSG_GEN_REQUEST, &q->body, &e, &err))
+    if (!to || !actor_send(t->tokenizer, to, MSG_GEN_REQUEST, &q->body, &e, &err))
         fail_msg("not sent: %s", err.text);
 }
 

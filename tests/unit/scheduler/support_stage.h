@@ -1,5 +1,6 @@
-/* A stage for the scheduler: executors, a postprocessor and a gateway played by the test on a simulated network. The
- * executors compute nothing: the token at a position is `stage_token` of it, unless a test has them lie. */
+/* A stage for the scheduler: executors, a postprocessor, a gateway and a tokenizer played by the test on a simulated
+ * network. The executors compute nothing: the token at a position is `stage_token` of it, unless a test has them lie.
+ */
 #ifndef TROUPE_TESTS_SCHEDULER_SUPPORT_STAGE_H
 #define TROUPE_TESTS_SCHEDULER_SUPPORT_STAGE_H
 
@@ -48,7 +49,7 @@ struct stage {
     simulation       *sim;
     scheduler_options options;
     executor_ready    about; /* every executor that joins from now on */
-    actor            *scheduler, *postprocessor, *gateway;
+    actor            *scheduler, *postprocessor, *gateway, *tokenizer;
     stage_executor    executors[STAGE_EXECUTORS];
     stage_request     requests[64];
     uint32_t          n_requests;

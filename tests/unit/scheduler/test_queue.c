@@ -42,6 +42,11 @@ static const struct {
      {.prompt = few, .n_prompt = 3, .prompt_logprobs = true, .sampling = {.beam_width = 2}},
      {0},
      ERR_UNSUPPORTED},
+    {"log probabilities are not reported of beams whose logits are edited",
+     "logprobs",
+     {.prompt = few, .n_prompt = 3, .sampling = {.beam_width = 2, .logprobs = true, .min_tokens = 1}},
+     {0},
+     ERR_UNSUPPORTED},
     {"16 beams of up to 13 positions need 32 KV blocks and 32 slots; there are 64 and 16",
      "beam_width",
      {.prompt = few, .n_prompt = 3, .sampling = {.beam_width = 16}},
@@ -65,6 +70,8 @@ static void a_request_that_cannot_be_served_is_refused_with_the_field_at_fault(v
         q->body.n                   = change->n ? change->n : 1;
         q->body.prompt_logprobs     = change->prompt_logprobs;
         q->body.sampling.beam_width = change->sampling.beam_width;
+        q->body.sampling.logprobs   = change->sampling.logprobs;
+        q->body.sampling.min_tokens = change->sampling.min_tokens;
         q->body.resume              = &refusals[i].resume;
         q->body.n_resume            = refusals[i].resume.n_tokens > 0;
         stage_send(&t, q, 0);
@@ -74,7 +81,7 @@ static void a_request_that_cannot_be_served_is_refused_with_the_field_at_fault(v
         if (!strstr(q->why, refusals[i].says))
             fail_msg("expected \"%s\", got \"%s\"", refusals[i].says, q->why);
         stage_wait_ms(&t, 100);
-        assert_int_equal(64, actor_find_peer(t.gateway, span_of(actor_name(t.scheduler)))->credits);
+        assert_int_equal(64, actor_find_peer(t.tokenizer, span_of(actor_name(t.scheduler)))->credits);
         assert_int_equal(0, stage_scheduler(&t)->n_requests);
         stage_end(&t);
     }
@@ -146,7 +153,7 @@ static void a_choice_that_has_all_its_tokens_ends_at_once(void **state)
     assert_int_equal(5, q->n_tokens);
     stage_wait_ms(&t, 100);
     assert_int_equal(0, stage_scheduler(&t)->n_requests);
-    assert_int_equal(64, actor_find_peer(t.gateway, span_of(actor_name(t.scheduler)))->credits);
+    assert_int_equal(64, actor_find_peer(t.tokenizer, span_of(actor_name(t.scheduler)))->credits);
     stage_end(&t);
 }
 
