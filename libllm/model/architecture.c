@@ -163,14 +163,13 @@ void architecture_begin(const architecture *a, model_config *config)
     config->ropes[1]          = (rope_config){.theta = a->window_theta, .attention_factor = 1};
 }
 
-void architecture_lay_out(const architecture *a, model_config *config, uint32_t window, uint32_t full_period,
-                          uint32_t first_windowed)
+void architecture_lay_out(const layer_rules *rules, model_config *config)
 {
     for (uint32_t i = 0; i < config->n_layers && i < MODEL_LAYERS_MAX; i++) {
         model_layer_config *layer = &config->layers[i];
-        bool                full  = full_period > 0 ? (i + 1) % full_period == 0 : i < first_windowed;
-        bool                bare  = a->bare_period > 0 && (i + 1) % a->bare_period == 0;
-        layer->window             = full ? 0 : window;
-        layer->rope               = bare ? MODEL_NO_ROPE : 0;
+        bool full     = rules->full_period > 0 ? (i + 1) % rules->full_period == 0 : i < rules->first_windowed;
+        bool bare     = rules->bare_period > 0 && (i + 1) % rules->bare_period == 0;
+        layer->window = full ? 0 : rules->window;
+        layer->rope   = bare ? MODEL_NO_ROPE : 0;
     }
 }

@@ -54,8 +54,12 @@ void architecture_list(bool of_gguf, char text[ARCHITECTURE_LIST_BYTES]);
 /* A config of zeros with what the row says. */
 void architecture_begin(const architecture *a, model_config *config);
 
-/* Gives layers their window and rotary positions by the row's periods, once n_layers is read. */
-void architecture_lay_out(const architecture *a, model_config *config, uint32_t window, uint32_t full_period,
-                          uint32_t first_windowed);
+/* Which layers see all positions and which a window, which have rotary positions: as in architecture. */
+typedef struct {
+    uint32_t window, full_period, first_windowed, bare_period;
+} layer_rules;
+
+/* Once n_layers is read. */
+void architecture_lay_out(const layer_rules *rules, model_config *config);
 
 #endif

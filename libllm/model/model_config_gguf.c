@@ -211,10 +211,12 @@ static bool read_scales(const reader *r, model_config *c)
 
 static bool read_layers(const reader *r, model_config *c)
 {
-    uint32_t window = r->architecture->gguf_window, period = r->architecture->full_period;
-    if (!get_u32(r, "attention.sliding_window", &window) || !get_u32(r, "attention.sliding_window_pattern", &period))
+    const architecture *a     = r->architecture;
+    layer_rules         rules = {a->gguf_window, a->full_period, a->first_windowed, a->bare_period};
+    if (!get_u32(r, "attention.sliding_window", &rules.window) ||
+        !get_u32(r, "attention.sliding_window_pattern", &rules.full_period))
         return false;
-    architecture_lay_out(r->architecture, c, window, period, r->architecture->first_windowed);
+    architecture_lay_out(&rules, c);
     return true;
 }
 
@@ -247,10 +249,32 @@ static bool read_factor_tensors(const reader *r, model_config *c, rope_config *r
         return error_set(r->err, ERR_INVALID,
                          "%s: rope_factors_long and rope_factors_short are expected together and without rope_freqs",
                          r->path);
+    if (!one && !has_long)
+        return rope->scaling != ROPE_LONGROPE ||
+               error_set(r->err, ERR_INVALID, "%s: longrope without tensor rope_factors_long.weight", r->path);
+    if (rope->scaling != ROPE_PLAIN && rope->scaling != ROPE_LONGROPE)
+        return error_set(r->err, ERR_UNSUPPORTED,
+                         "%s: tensors of rotary factors are not supported beside another rope scaling", r->path);
     if (one)
         memcpy(rope->short_factors, rope->long_factors, n * sizeof(float));
-    if (one || has_long)
+    rope->scaling = ROPE_LONGROPE;
+    return true;
+}
+
+/* A factor without a type is linear. */
+static bool read_scaling_type(const reader *r, rope_config *rope)
+{
+    span kind = SPAN("linear");
+    if (!get_string(r, "rope.scaling.type", &kind))
+        return false;
+    if (span_is(kind, "yarn"))
+        rope->scaling = ROPE_YARN;
+    else if (span_is(kind, "longrope"))
         rope->scaling = ROPE_LONGROPE;
+    else if (span_is(kind, "linear"))
+        rope->scaling = rope->factor != 0 && rope->factor != 1 ? ROPE_LINEAR : ROPE_PLAIN;
+    else if (!span_is(kind, "none"))
+        return model_config_refuse_rope(r->path, kind, SUPPORTED_SCALINGS, r->err);
     return true;
 }
 
@@ -267,28 +291,13 @@ static bool read_yarn(const reader *r, rope_config *rope)
 static bool read_rope(const reader *r, model_config *c)
 {
     rope_config *rope    = &c->ropes[0];
-    span         kind    = SPAN("");
+    rope->theta          = 10000; /* the format's own default, not the architecture's */
     rope->n_ctx_original = c->n_ctx_train;
-    if (!get_f32(r, "rope.freq_base", &rope->theta) || !get_f32(r, "rope.freq_base_swa", &c->ropes[1].theta) ||
-        !get_f32(r, "rope.scaling.attn_factor", &rope->attention_factor) ||
-        !get_f32(r, "rope.scaling.factor", &rope->factor) || !get_string(r, "rope.scaling.type", &kind) ||
-        !get_u32(r, "rope.scaling.original_context_length", &rope->n_ctx_original))
-        return false;
-    bool is_scaled = rope->factor != 0 && rope->factor != 1;
-    if (span_is(kind, "linear") || (kind.size == 0 && is_scaled))
-        rope->scaling = is_scaled ? ROPE_LINEAR : ROPE_PLAIN;
-    else if (span_is(kind, "yarn"))
-        rope->scaling = ROPE_YARN;
-    else if (kind.size > 0 && !span_is(kind, "none") && !span_is(kind, "longrope"))
-        return model_config_refuse_rope(r->path, kind, SUPPORTED_SCALINGS, r->err);
-    rope_scaling named = rope->scaling;
-    if ((rope->scaling == ROPE_YARN && !read_yarn(r, rope)) || !read_factor_tensors(r, c, rope))
-        return false;
-    if (span_is(kind, "longrope") && rope->scaling != ROPE_LONGROPE)
-        return error_set(r->err, ERR_INVALID, "%s: longrope without tensor rope_factors_long.weight", r->path);
-    return named == ROPE_PLAIN || named == rope->scaling ||
-           error_set(r->err, ERR_UNSUPPORTED, "%s: rope scaling \"%.*s\" with a tensor of factors is not supported",
-                     r->path, SPAN_ARG(kind));
+    return get_f32(r, "rope.freq_base", &rope->theta) && get_f32(r, "rope.freq_base_swa", &c->ropes[1].theta) &&
+           get_f32(r, "rope.scaling.attn_factor", &rope->attention_factor) &&
+           get_f32(r, "rope.scaling.factor", &rope->factor) &&
+           get_u32(r, "rope.scaling.original_context_length", &rope->n_ctx_original) && read_scaling_type(r, rope) &&
+           (rope->scaling != ROPE_YARN || read_yarn(r, rope)) && read_factor_tensors(r, c, rope);
 }
 
 static span last_part(const char *path)

@@ -104,6 +104,7 @@ static bool check_keys(const reader *r)
         uint32_t    keys; /* of the architectures that may have it; 0: none */
     } limited[] = {
         {"quantization_config", 0},
+        {"dual_chunk_attention_config", 0},
         {"attn_logit_softcapping", HAS_SOFTCAPS},
         {"final_logit_softcapping", HAS_SOFTCAPS},
         {"embedding_multiplier", HAS_MULTIPLIERS},
@@ -243,17 +244,18 @@ static bool read_bare_layers(const reader *r, model_config *c)
 
 static bool read_layers(const reader *r, model_config *c)
 {
-    const architecture *a      = r->architecture;
-    uint32_t            window = 0, period = a->full_period, first = a->first_windowed;
+    const architecture *a     = r->architecture;
+    layer_rules         rules = {0, a->full_period, a->first_windowed, a->bare_period};
     if (c->n_layers > MODEL_LAYERS_MAX)
         return true; /* model_config_finish will say so */
-    if (!read_window(r, &window) || !get_u32(r, r->root, "max_window_layers", &first))
+    if (!read_window(r, &rules.window) ||
+        (has_keys(r, HAS_WINDOW_SWITCH) && !get_u32(r, r->root, "max_window_layers", &rules.first_windowed)) ||
+        (has_keys(r, HAS_BARE_LAYERS) && !get_u32(r, r->root, "no_rope_layer_interval", &rules.bare_period)) ||
+        (has_keys(r, HAS_WINDOW_ROPE) && !get_u32(r, r->root, "_sliding_window_pattern", &rules.full_period)) ||
+        (has_keys(r, HAS_WINDOW_ROPE) && !get_u32(r, r->root, "sliding_window_pattern", &rules.full_period)))
         return false;
-    if (has_keys(r, HAS_WINDOW_ROPE) && (!get_u32(r, r->root, "_sliding_window_pattern", &period) ||
-                                         !get_u32(r, r->root, "sliding_window_pattern", &period)))
-        return false;
-    architecture_lay_out(a, c, window, period, has_keys(r, HAS_WINDOW_SWITCH) ? first : 0);
-    return read_layer_types(r, c, window) && read_bare_layers(r, c);
+    architecture_lay_out(&rules, c);
+    return read_layer_types(r, c, rules.window) && read_bare_layers(r, c);
 }
 
 /* ---- rotary positions ------------------------------------------------------------------------------------------ */

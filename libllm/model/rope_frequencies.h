@@ -17,7 +17,7 @@ typedef enum {
     ROPE_LONGROPE, /* each frequency divided by a factor of its own (Ding et al. 2024, arXiv 2402.13753) */
 } rope_scaling;
 
-/* What the scaling doesn't use is 0. */
+/* What the scaling doesn't use means nothing. */
 typedef struct {
     rope_scaling scaling;
     float        theta, factor;

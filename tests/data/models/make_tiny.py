@@ -63,8 +63,9 @@ MODELS = {
     "olmo2": dict(NARROW, model_type="olmo2", tie_word_embeddings=False),
     # the fourth layer without rotary positions
     "smollm3": dict(NARROW, model_type="smollm3", num_hidden_layers=4),
-    "granite": dict(NARROW, model_type="granite", embedding_multiplier=6.0, residual_multiplier=0.3,
-                    attention_multiplier=0.1, logits_scaling=4.0),
+    # an epsilon that is felt, so that it must be right for a stream with a residual multiplier
+    "granite": dict(NARROW, model_type="granite", embedding_multiplier=0.5, residual_multiplier=0.3,
+                    attention_multiplier=0.1, logits_scaling=0.5, rms_norm_eps=0.01),
     "linear": dict(SMALL, rope_parameters=rope("linear", factor=4.0)),
     "dynamic": dict(SMALL, rope_parameters=rope("dynamic", factor=3.0), max_position_embeddings=16, no_gguf=True),
     "llama3": dict(SMALL, rope_parameters=rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,

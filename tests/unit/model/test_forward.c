@@ -124,15 +124,18 @@ static void says_the_same_whole_or_in_chunks(void **state)
 {
     (void)state;
     static const char *const backends[] = {"cpu", "ref"};
+    static const char *const models[]   = {DATA "quantized.gguf", DATA "gemma2", DATA "gemma3", DATA "phi3",
+                                           DATA "olmo2"};
     static const uint32_t    chunks[]   = {1, 3, 7, 16, 17, 39};
-    for (size_t b = 0; b < COUNT(backends); b++) {
+    for (size_t i = 0; i < COUNT(backends) * COUNT(models); i++) {
         static float whole[N_LOGITS], parts[N_LOGITS];
-        runner       r = runner_open(backends[b], NULL, DATA "quantized.gguf", KERN_F32);
+        const char  *backend = backends[i % COUNT(backends)], *model_path = models[i / COUNT(backends)];
+        runner       r = runner_open(backend, NULL, model_path, KERN_F32);
         runner_sequence(&r, tokens, N_TOKENS, N_TOKENS, whole);
         for (size_t c = 0; c < COUNT(chunks); c++) {
             runner_sequence(&r, tokens, N_TOKENS, chunks[c], parts);
             if (memcmp(whole, parts, sizeof whole) != 0)
-                fail_msg("%s: chunks of %u give other logits", backends[b], chunks[c]);
+                fail_msg("%s, %s: chunks of %u give other logits", model_path, backend, chunks[c]);
         }
         runner_close(&r);
     }

@@ -351,6 +351,8 @@ static void reads_layers_and_scales_of_a_config_json(void **state)
     assert_true(c.attention_softcap == 0 && c.logit_softcap == 30 && c.attention_scale == 0.125f);
     c = good_text("{" SMOLLM3 ",\"no_rope_layers\":[0,1]}");
     assert_true(c.layers[0].rope == MODEL_NO_ROPE && c.layers[1].rope == 0 && c.ropes[0].theta == 2e6f);
+    c = good_text("{" SMOLLM3 ",\"no_rope_layer_interval\":2}");
+    assert_true(c.layers[0].rope == 0 && c.layers[1].rope == MODEL_NO_ROPE);
     c = good_text("{" GRANITE "}");
     assert_true(c.attention_scale == 1);
 }
@@ -399,6 +401,7 @@ static void refuses_a_config_json_by_the_name_of_what_is_wrong(void **state)
         {"{" LLAMA ",\"hidden_act\":1}", "\"hidden_act\" must be a string"},
         {"{" LLAMA ",\"mlp_bias\":true}", "\"mlp_bias\" is not supported"},
         {"{" LLAMA ",\"quantization_config\":{}}", "\"quantization_config\" is not supported"},
+        {"{" QWEN2 ",\"dual_chunk_attention_config\":{}}", "\"dual_chunk_attention_config\" is not supported"},
         {"{" LLAMA ",\"sliding_window\":4096}", "\"sliding_window\" is not supported"},
         {"{" LLAMA ",\"partial_rotary_factor\":0.5}", "\"partial_rotary_factor\" is not supported"},
         {"{" LLAMA ",\"query_pre_attn_scalar\":256}", "\"query_pre_attn_scalar\" is not supported"},
