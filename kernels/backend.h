@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_ABI = 1 };
+enum { KERN_BACKEND_ABI = 2 };
 
 typedef struct kern_backend {
     uint32_t    abi; /* KERN_BACKEND_ABI of the header it was built with: another number is refused */
@@ -45,6 +45,7 @@ typedef struct kern_backend {
     void (*attention)(kern_device *device, const kern_attention_args *args);
     void (*glu)(kern_device *device, const kern_glu_args *args);
     void (*gather)(kern_device *device, const kern_gather_args *args);
+    void (*softcap)(kern_device *device, const kern_softcap_args *args);
     void (*sample)(kern_device *device, const kern_sample_args *args);
 } kern_backend;
 

@@ -8,6 +8,7 @@
 #include "kernels/rmsnorm/rmsnorm_lanes.h"
 #include "kernels/rope/rope_lanes.h"
 #include "kernels/sample/sample_lanes.h"
+#include "kernels/softcap/softcap_lanes.h"
 
 #define CPU_BACKEND                                                                                                    \
     {                                                                                                                  \
@@ -18,5 +19,5 @@
         .weight_bytes = cpu_weight_bytes, .kv_cache_new = host_kv_cache_new, .kv_cache_free = host_kv_cache_free,      \
         .embed = host_embed, .rmsnorm = cpu_rmsnorm, .gemm = cpu_gemm, .rope = cpu_rope, .kv_write = cpu_kv_write,     \
         .kv_copy = host_kv_copy, .attention = cpu_attention, .glu = cpu_glu, .gather = host_gather,                    \
-        .sample = cpu_sample                                                                                           \
+        .softcap = cpu_softcap, .sample = cpu_sample                                                                   \
     }

@@ -159,13 +159,14 @@ typedef struct {
 } kern_embed_args;
 
 /* out[t][c] = x[t][c] / sqrt(mean_c(x[t][c]^2) + epsilon) * weight[c]   (Zhang and Sennrich 2019, arXiv 1910.07467)
- * Rows are `row_stride` apart in x and out alike; out may be x. */
+ * Rows are `row_stride` apart in x and out alike; out may be x unless `accumulate`. */
 typedef struct {
     const float *x;
     const float *weight; /* [n_cols] */
     float       *out;
     float        epsilon;
     uint32_t     n_tokens, n_cols, row_stride;
+    bool         accumulate; /* add to what out holds (a residual) */
 } kern_rmsnorm_args;
 
 enum { KERN_GEMM_OUTPUTS_MAX = 3 };
@@ -260,6 +261,13 @@ typedef struct {
     uint32_t        n_rows, n_cols;
 } kern_gather_args;
 
+/* x[t][c] = cap * tanh(x[t][c] / cap), in place: logits bent into (-cap, cap). cap > 0. */
+typedef struct {
+    float   *x;
+    float    cap;
+    uint32_t n_tokens, n_cols;
+} kern_softcap_args;
+
 /* ---- sampling
  * -------------------------------------------------------------------------------------------------------- */
 
@@ -328,6 +336,7 @@ void kern_kv_copy(kern_device *device, const kern_kv_copy_args *args);
 void kern_attention(kern_device *device, const kern_attention_args *args);
 void kern_glu(kern_device *device, const kern_glu_args *args);
 void kern_gather(kern_device *device, const kern_gather_args *args);
+void kern_softcap(kern_device *device, const kern_softcap_args *args);
 void kern_sample(kern_device *device, const kern_sample_args *args);
 
 #ifdef __cplusplus

@@ -93,5 +93,6 @@ const kern_backend ref_backend = {
     .attention      = ref_attention,
     .glu            = ref_glu,
     .gather         = host_gather,
+    .softcap        = ref_softcap,
     .sample         = ref_sample,
 };

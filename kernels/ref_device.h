@@ -15,6 +15,7 @@ void ref_rope(kern_device *device, const kern_rope_args *args);
 void ref_kv_write(kern_device *device, const kern_kv_write_args *args);
 void ref_attention(kern_device *device, const kern_attention_args *args);
 void ref_glu(kern_device *device, const kern_glu_args *args);
+void ref_softcap(kern_device *device, const kern_softcap_args *args);
 void ref_sample(kern_device *device, const kern_sample_args *args);
 
 /* Scratch of `bytes`, which the device keeps until it closes; NULL when there is not enough memory. */

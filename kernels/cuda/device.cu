@@ -248,6 +248,7 @@ static const kern_backend backend = {
     cuda_attention,
     cuda_glu,
     cuda_gather,
+    cuda_softcap,
     cuda_sample,
 };
 

@@ -103,6 +103,7 @@ void cuda_kv_copy(kern_device *device, const kern_kv_copy_args *args);
 void cuda_attention(kern_device *device, const kern_attention_args *args);
 void cuda_glu(kern_device *device, const kern_glu_args *args);
 void cuda_gather(kern_device *device, const kern_gather_args *args);
+void cuda_softcap(kern_device *device, const kern_softcap_args *args);
 void cuda_sample(kern_device *device, const kern_sample_args *args);
 
 #endif

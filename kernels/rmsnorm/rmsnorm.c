@@ -14,7 +14,7 @@ void ref_rmsnorm(kern_device *device, const kern_rmsnorm_args *args)
         }
         double factor = 1 / sqrt(sum / args->n_cols + (double)args->epsilon);
         for (uint32_t c = 0; c < args->n_cols; c++) {
-            out[c] = (float)(x[c] * factor * args->weight[c]);
+            out[c] = (float)(x[c] * factor * args->weight[c] + (args->accumulate ? (double)out[c] : 0));
         }
     }
 }

@@ -16,7 +16,7 @@ static __global__ void rmsnorm_rows(kern_rmsnorm_args a)
     sum         = block_sum(sum, scratch);
     float scale = 1.0f / sqrtf(sum / (float)a.n_cols + a.epsilon);
     for (uint32_t c = threadIdx.x; c < a.n_cols; c += BLOCK_THREADS)
-        out[c] = x[c] * scale * a.weight[c];
+        out[c] = x[c] * scale * a.weight[c] + (a.accumulate ? out[c] : 0.0f);
 }
 
 void cuda_rmsnorm(kern_device *device, const kern_rmsnorm_args *args)

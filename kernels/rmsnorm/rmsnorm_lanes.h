@@ -20,10 +20,13 @@ static void rmsnorm_slice(void *argument, uint32_t token, uint32_t worker)
 
     f32x16 factor = f32x16_set(1 / sqrtf(f32x16_sum(squares) / (float)n_cols + args->epsilon));
     for (uint32_t c = 0; c < whole; c += 16) {
-        f32x16_store(out + c, f32x16_mul(f32x16_mul(f32x16_load(x + c), factor), f32x16_load(args->weight + c)));
+        f32x16 value = f32x16_mul(f32x16_mul(f32x16_load(x + c), factor), f32x16_load(args->weight + c));
+        f32x16_store(out + c, args->accumulate ? f32x16_add(value, f32x16_load(out + c)) : value);
     }
     f32x16 weight = f32x16_load_first(args->weight + whole, n_cols - whole);
-    f32x16_store_first(out + whole, f32x16_mul(f32x16_mul(rest, factor), weight), n_cols - whole);
+    f32x16 value  = f32x16_mul(f32x16_mul(rest, factor), weight);
+    value         = args->accumulate ? f32x16_add(value, f32x16_load_first(out + whole, n_cols - whole)) : value;
+    f32x16_store_first(out + whole, value, n_cols - whole);
 }
 
 static void cpu_rmsnorm(kern_device *device, const kern_rmsnorm_args *args)

@@ -1,10 +1,12 @@
-/* The forward pass of a llama: for each layer
+/* The forward pass: for each layer
  *
  *     x += O attention(rope(Q norm(x)), rope(K norm(x)), V norm(x))          (Vaswani et al. 2017, arXiv 1706.03762;
  *     x += Down (silu(Gate norm(x)) * Up norm(x))                             Touvron et al. 2023, arXiv 2302.13971)
  *
- * on all rows of a ragged batch at once, then the logits of the rows that are wanted. All memory is taken in
- * forward_new. */
+ * on all rows of a ragged batch at once, then the logits of the rows that are wanted. model_config says what a model
+ * has beside it: norms of queries and keys and of what is added to x, windows, layers without rope, GELU, scales, soft
+ * caps. Where the added parts are multiplied by residual_scale, x stands for the stream divided by it: norms undo that,
+ * with an epsilon divided by its square. All memory is taken in forward_new. */
 #include "model/model.h"
 
 #include "model/weights.h"
@@ -31,7 +33,7 @@ typedef struct {
 typedef struct {
     const uint32_t      *tokens, *slots, *block_tables, *logit_rows;
     const kern_sequence *sequences;
-    const float         *cos_sin;
+    const float         *cos_sin; /* [n_ropes][T][rope_dim / 2][2] */
 } step_arrays;
 
 struct forward {
@@ -43,7 +45,8 @@ struct forward {
     char          *device_step; /* device: where the step's arrays begin */
     char          *host_step;   /* host: the same bytes */
     size_t         step_bytes_max;
-    double        *frequencies; /* [rope_dim / 2] angle a position */
+    double        *frequencies; /* [n_ropes][rope_dim / 2] angle a position */
+    float          stream_epsilon;
 };
 
 static size_t aligned(size_t bytes)
@@ -82,7 +85,7 @@ static size_t step_bytes(const model_config *c, const forward_limits *limits)
            aligned(limits->n_sequences_max * sizeof(kern_sequence)) +
            aligned(limits->n_table_entries_max * sizeof(uint32_t)) +
            aligned(limits->n_logit_rows_max * sizeof(uint32_t)) +
-           aligned((size_t)limits->n_tokens_max * c->rope_dim * sizeof(float));
+           aligned((size_t)c->n_ropes * limits->n_tokens_max * c->rope_dim * sizeof(float));
 }
 
 static bool reserve_scratch(const model *m, const forward_limits *limits, error *err)
@@ -104,13 +107,6 @@ static bool reserve_scratch(const model *m, const forward_limits *limits, error 
            error_set(err, ERR_NO_MEMORY, "scratch memory for steps of %u tokens: %s", limits->n_tokens_max, why);
 }
 
-/* theta^(-2i/d): the angle by which pair i turns from one position to the next. */
-static void compute_frequencies(double *frequencies, const model_config *c)
-{
-    for (uint32_t i = 0; i < c->rope_dim / 2; i++)
-        frequencies[i] = pow((double)c->rope_theta, -2.0 * i / c->rope_dim);
-}
-
 forward *forward_new(const model *m, const forward_limits *limits, error *err)
 {
     const model_config *c = &m->config;
@@ -129,7 +125,8 @@ forward *forward_new(const model *m, const forward_limits *limits, error *err)
     f->memory_bytes         = activation_bytes + f->step_bytes_max;
     f->memory               = kern_alloc(m->device, f->memory_bytes);
     f->host_step            = malloc(f->step_bytes_max);
-    f->frequencies          = malloc(c->rope_dim / 2 * sizeof(double));
+    f->frequencies          = malloc(c->n_ropes * c->rope_dim / 2 * sizeof(double));
+    f->stream_epsilon       = c->rms_epsilon / (c->residual_scale * c->residual_scale);
     if (!f->memory || !f->host_step || !f->frequencies) {
         error_set(err, ERR_NO_MEMORY,
                   "%zu bytes for the activations of %u tokens a step: the device has not enough memory",
@@ -138,8 +135,10 @@ forward *forward_new(const model *m, const forward_limits *limits, error *err)
         return NULL;
     }
     plan(&f->a, f->memory, c, limits);
-    f->device_step = f->memory + activation_bytes;
-    compute_frequencies(f->frequencies, c);
+    f->device_step       = f->memory + activation_bytes;
+    uint32_t n_positions = limits->n_positions_max ? limits->n_positions_max : c->n_ctx_train;
+    for (uint32_t i = 0; i < c->n_ropes; i++)
+        rope_frequencies(&c->ropes[i], c->rope_dim, n_positions, f->frequencies + i * (c->rope_dim / 2));
     return f;
 }
 
@@ -185,20 +184,22 @@ static const void *pack_copy(forward *f, size_t *used, const void *from, size_t 
 /* Angles grow with the position: float32 would lose their low bits after some thousand tokens. */
 static void fill_cos_sin(const forward *f, const uint32_t *positions, uint32_t n_tokens, float *cos_sin)
 {
-    uint32_t n_pairs = f->m->config.rope_dim / 2;
-    for (uint32_t t = 0; t < n_tokens; t++)
-        for (uint32_t i = 0; i < n_pairs; i++, cos_sin += 2) {
-            double angle = positions[t] * f->frequencies[i];
-            cos_sin[0]   = (float)cos(angle);
-            cos_sin[1]   = (float)sin(angle);
-        }
+    const model_config *c           = &f->m->config;
+    const double       *frequencies = f->frequencies;
+    for (uint32_t r = 0; r < c->n_ropes; r++, frequencies += c->rope_dim / 2)
+        for (uint32_t t = 0; t < n_tokens; t++)
+            for (uint32_t i = 0; i < c->rope_dim / 2; i++, cos_sin += 2) {
+                double angle = positions[t] * frequencies[i], factor = c->ropes[r].attention_factor;
+                cos_sin[0] = (float)(cos(angle) * factor);
+                cos_sin[1] = (float)(sin(angle) * factor);
+            }
 }
 
 static step_arrays upload_step(forward *f, const forward_batch *b)
 {
     step_arrays s;
     size_t      used      = 0;
-    size_t      n_angles  = (size_t)b->n_tokens * f->m->config.rope_dim;
+    size_t      n_angles  = (size_t)f->m->config.n_ropes * b->n_tokens * f->m->config.rope_dim;
     const void *on_device = NULL;
     float      *cos_sin   = pack(f, &used, n_angles * sizeof(float), &on_device);
     fill_cos_sin(f, b->positions, b->n_tokens, cos_sin);
@@ -212,17 +213,41 @@ static step_arrays upload_step(forward *f, const forward_batch *b)
     return s;
 }
 
-static void norm(const forward *f, const float *x, const float *weight, float *out, uint32_t n_rows)
+/* What attention or the MLP reads: the stream, normed where the model has weights for it. */
+static const float *norm_stream(const forward *f, const float *x, const float *weight, float *out, uint32_t n_rows)
 {
     uint32_t n_embd = f->m->config.n_embd;
-    kern_rmsnorm(f->m->device, &(kern_rmsnorm_args){x, weight, out, f->m->config.rms_epsilon, n_rows, n_embd, n_embd});
+    if (!weight)
+        return x;
+    kern_rmsnorm(f->m->device, &(kern_rmsnorm_args){x, weight, out, f->stream_epsilon, n_rows, n_embd, n_embd, false});
+    return out;
 }
 
-static void rope(const forward *f, float *x, const step_arrays *s, uint32_t n_tokens, uint32_t n_heads)
+/* x += W y, or x += norm(W y) where the model has weights for it. */
+static void add_to_stream(const forward *f, const float *y, const kern_weight *weight, const float *bias,
+                          const float *norm, uint32_t n)
 {
     const model_config *c = &f->m->config;
-    kern_rope(f->m->device,
-              &(kern_rope_args){x, s->cos_sin, n_tokens, n_heads, c->head_dim, c->rope_dim, c->rope_pairs});
+    const activations  *a = &f->a;
+    kern_gemm(f->m->device, &(kern_gemm_args){y, n, 1, !norm, {{weight, bias, norm ? a->normed : a->x}}});
+    if (norm)
+        kern_rmsnorm(f->m->device,
+                     &(kern_rmsnorm_args){a->normed, norm, a->x, c->rms_epsilon, n, c->n_embd, c->n_embd, true});
+}
+
+/* Queries or keys, in place: normed head by head or all as one row, then rotated. */
+static void norm_and_rotate(const forward *f, float *x, const float *norm, uint32_t layer, const step_arrays *s,
+                            uint32_t n_tokens, uint32_t n_heads)
+{
+    const model_config *c    = &f->m->config;
+    uint32_t            rope = c->layers[layer].rope, heads_a_row = c->qk_norm == MODEL_QK_NORM_WHOLE ? n_heads : 1;
+    uint32_t            n_rows = n_tokens * n_heads / heads_a_row, n_cols = heads_a_row * c->head_dim;
+    if (norm)
+        kern_rmsnorm(f->m->device, &(kern_rmsnorm_args){x, norm, x, c->rms_epsilon, n_rows, n_cols, n_cols, false});
+    if (rope == MODEL_NO_ROPE)
+        return;
+    const float *cos_sin = s->cos_sin + (size_t)rope * n_tokens * c->rope_dim;
+    kern_rope(f->m->device, &(kern_rope_args){x, cos_sin, n_tokens, n_heads, c->head_dim, c->rope_dim, c->rope_pairs});
 }
 
 static void attend(const forward *f, kern_kv_cache *cache, uint32_t l, const forward_batch *b, const step_arrays *s)
@@ -233,16 +258,16 @@ static void attend(const forward *f, kern_kv_cache *cache, uint32_t l, const for
     kern_device        *device = f->m->device;
     uint32_t            n      = b->n_tokens;
 
-    norm(f, a->x, layer->attention_norm, a->normed, n);
+    const float *normed = norm_stream(f, a->x, layer->attention_norm, a->normed, n);
     kern_gemm(device,
               &(kern_gemm_args){
-                  a->normed,
+                  normed,
                   n,
                   3,
                   false,
                   {{layer->q, layer->q_bias, a->q}, {layer->k, layer->k_bias, a->k}, {layer->v, layer->v_bias, a->v}}});
-    rope(f, a->q, s, n, c->n_heads);
-    rope(f, a->k, s, n, c->n_kv_heads);
+    norm_and_rotate(f, a->q, layer->q_norm, l, s, n, c->n_heads);
+    norm_and_rotate(f, a->k, layer->k_norm, l, s, n, c->n_kv_heads);
     kern_kv_write(device, &(kern_kv_write_args){cache, l, a->k, a->v, s->slots, n});
     kern_attention(device, &(kern_attention_args){.cache        = cache,
                                                   .layer        = l,
@@ -253,21 +278,23 @@ static void attend(const forward *f, kern_kv_cache *cache, uint32_t l, const for
                                                   .n_sequences  = b->n_sequences,
                                                   .n_tokens     = n,
                                                   .n_heads      = c->n_heads,
-                                                  .scale        = (float)(1 / sqrt(c->head_dim))});
-    kern_gemm(device, &(kern_gemm_args){a->attention, n, 1, true, {{layer->o, layer->o_bias, a->x}}});
+                                                  .scale        = c->attention_scale,
+                                                  .softcap      = c->attention_softcap,
+                                                  .window       = c->layers[l].window});
+    add_to_stream(f, a->attention, layer->o, layer->o_bias, layer->attention_post_norm, n);
 }
 
 static void feed_forward(const forward *f, uint32_t l, uint32_t n)
 {
-    const model_layer *layer  = &f->m->layers[l];
-    const activations *a      = &f->a;
-    kern_device       *device = f->m->device;
+    const model_config *c      = &f->m->config;
+    const model_layer  *layer  = &f->m->layers[l];
+    const activations  *a      = &f->a;
+    kern_device        *device = f->m->device;
 
-    norm(f, a->x, layer->ffn_norm, a->normed, n);
-    kern_gemm(device,
-              &(kern_gemm_args){a->normed, n, 2, false, {{layer->gate, NULL, a->gate}, {layer->up, NULL, a->up}}});
-    kern_glu(device, &(kern_glu_args){a->gate, a->up, a->gate, n, f->m->config.n_ff, KERN_ACT_SILU});
-    kern_gemm(device, &(kern_gemm_args){a->gate, n, 1, true, {{layer->down, NULL, a->x}}});
+    const float *normed = norm_stream(f, a->x, layer->ffn_norm, a->normed, n);
+    kern_gemm(device, &(kern_gemm_args){normed, n, 2, false, {{layer->gate, NULL, a->gate}, {layer->up, NULL, a->up}}});
+    kern_glu(device, &(kern_glu_args){a->gate, a->up, a->gate, n, c->n_ff, c->activation});
+    add_to_stream(f, a->gate, layer->down, NULL, layer->ffn_post_norm, n);
 }
 
 /* Kernels read and write where these numbers say: a wrong one must stop here. */
@@ -298,20 +325,24 @@ static void check_batch(const forward *f, const forward_batch *b)
 
 float *forward_run(forward *f, kern_kv_cache *cache, const forward_batch *b)
 {
-    const model       *m = f->m;
-    const activations *a = &f->a;
+    const model        *m = f->m;
+    const model_config *c = &m->config;
+    const activations  *a = &f->a;
     check_batch(f, b);
     step_arrays s = upload_step(f, b);
-    kern_embed(m->device, &(kern_embed_args){m->embedding, s.tokens, a->x, 1, b->n_tokens});
-    for (uint32_t l = 0; l < m->config.n_layers; l++) {
+    kern_embed(m->device,
+               &(kern_embed_args){m->embedding, s.tokens, a->x, c->embedding_scale / c->residual_scale, b->n_tokens});
+    for (uint32_t l = 0; l < c->n_layers; l++) {
         attend(f, cache, l, b, &s);
         feed_forward(f, l, b->n_tokens);
     }
     if (b->n_logit_rows > 0) {
         uint32_t n = b->n_logit_rows;
-        kern_gather(m->device, &(kern_gather_args){a->x, s.logit_rows, a->logit_x, n, m->config.n_embd});
-        norm(f, a->logit_x, m->output_norm, a->logit_x, n);
+        kern_gather(m->device, &(kern_gather_args){a->x, s.logit_rows, a->logit_x, n, c->n_embd});
+        norm_stream(f, a->logit_x, m->output_norm, a->logit_x, n);
         kern_gemm(m->device, &(kern_gemm_args){a->logit_x, n, 1, false, {{m->head, NULL, a->logits}}});
+        if (c->logit_softcap > 0)
+            kern_softcap(m->device, &(kern_softcap_args){a->logits, c->logit_softcap, n, c->n_vocab});
     }
     return a->logits;
 }

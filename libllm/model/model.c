@@ -19,20 +19,40 @@ typedef struct {
     error      *err;
 } loading;
 
+/* A tensor whose rows become several weights. */
+typedef struct {
+    uint32_t      n_rows;
+    kern_weight **weight;
+} weight_rows;
+
+static bool load_matrices(loading *l, tensor_role role, uint32_t layer, uint32_t n_cols, const weight_rows *parts,
+                          uint32_t n_parts)
+{
+    kern_matrix source;
+    uint32_t    n_rows = 0;
+    for (uint32_t i = 0; i < n_parts; i++)
+        n_rows += parts[i].n_rows;
+    if (!model_file_take(l->file, role, layer, n_rows, n_cols, &source, l->err))
+        return false;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        char why[KERN_WHY_BYTES] = "";
+        source.n_rows            = parts[i].n_rows;
+        kern_weight *weight      = kern_weight_new(l->m->device, &source, why);
+        if (!weight)
+            return error_set(l->err, ERR_UNSUPPORTED, "%s: tensor %s (%s): %s", model_file_path(l->file),
+                             model_file_name(l->file, role, layer), kern_dtype_name(source.dtype), why);
+        *parts[i].weight = weight;
+        l->m->config.weight_bytes += kern_weight_bytes(weight);
+        source.host_data = (const char *)source.host_data + source.n_rows * kern_dtype_bytes(source.dtype, n_cols);
+    }
+    l->m->config.n_parameters += (uint64_t)n_rows * n_cols;
+    return true;
+}
+
 static bool load_matrix(loading *l, tensor_role role, uint32_t layer, uint32_t n_rows, uint32_t n_cols,
                         kern_weight **weight)
 {
-    kern_matrix source;
-    char        why[KERN_WHY_BYTES] = "";
-    if (!model_file_take(l->file, role, layer, n_rows, n_cols, &source, l->err))
-        return false;
-    *weight = kern_weight_new(l->m->device, &source, why);
-    if (!*weight)
-        return error_set(l->err, ERR_UNSUPPORTED, "%s: tensor %s (%s): %s", model_file_path(l->file),
-                         model_file_name(l->file, role, layer), kern_dtype_name(source.dtype), why);
-    l->m->config.n_parameters += (uint64_t)n_rows * n_cols;
-    l->m->config.weight_bytes += kern_weight_bytes(*weight);
-    return true;
+    return load_matrices(l, role, layer, n_cols, &(weight_rows){n_rows, weight}, 1);
 }
 
 static bool load_vector(loading *l, tensor_role role, uint32_t layer, uint32_t n, const float **vector)
@@ -54,32 +74,62 @@ static bool load_bias(loading *l, tensor_role role, uint32_t layer, uint32_t n, 
     return !model_file_has(l->file, role, layer) || load_vector(l, role, layer, n, bias);
 }
 
+/* The weights of a norm as kern_rmsnorm multiplies by them: (weight + norm_offset) * scale. */
+static bool load_norm(loading *l, tensor_role role, uint32_t layer, uint32_t n, float scale, const float **norm)
+{
+    float *weights = l->host_vectors + l->n_vector_floats;
+    if (!load_vector(l, role, layer, n, norm))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        weights[i] = (weights[i] + l->m->config.norm_offset) * scale;
+    return true;
+}
+
+static bool load_norms(loading *l, uint32_t i)
+{
+    const model_config *c     = &l->m->config;
+    model_layer        *layer = &l->m->layers[i];
+    bool                whole = c->qk_norm == MODEL_QK_NORM_WHOLE;
+    tensor_role         ffn   = c->norm_after ? TENSOR_FFN_NORM_OF_TWO : TENSOR_FFN_NORM;
+    uint32_t            n_q = c->head_dim * (whole ? c->n_heads : 1), n_k = c->head_dim * (whole ? c->n_kv_heads : 1);
+    return (!c->norm_before || (load_norm(l, TENSOR_ATTENTION_NORM, i, c->n_embd, 1, &layer->attention_norm) &&
+                                load_norm(l, ffn, i, c->n_embd, 1, &layer->ffn_norm))) &&
+           (!c->norm_after || (load_norm(l, TENSOR_ATTENTION_POST_NORM, i, c->n_embd, 1, &layer->attention_post_norm) &&
+                               load_norm(l, TENSOR_FFN_POST_NORM, i, c->n_embd, 1, &layer->ffn_post_norm))) &&
+           (c->qk_norm == MODEL_QK_NORM_NONE || (load_norm(l, TENSOR_Q_NORM, i, n_q, 1, &layer->q_norm) &&
+                                                 load_norm(l, TENSOR_K_NORM, i, n_k, 1, &layer->k_norm)));
+}
+
 static bool load_layer(loading *l, uint32_t i)
 {
     const model_config *c     = &l->m->config;
     model_layer        *layer = &l->m->layers[i];
     uint32_t            n_q = c->n_heads * c->head_dim, n_kv = c->n_kv_heads * c->head_dim;
-    return load_vector(l, TENSOR_ATTENTION_NORM, i, c->n_embd, &layer->attention_norm) &&
-           load_matrix(l, TENSOR_Q, i, n_q, c->n_embd, &layer->q) &&
-           load_matrix(l, TENSOR_K, i, n_kv, c->n_embd, &layer->k) &&
-           load_matrix(l, TENSOR_V, i, n_kv, c->n_embd, &layer->v) &&
+    const weight_rows   qkv[]     = {{n_q, &layer->q}, {n_kv, &layer->k}, {n_kv, &layer->v}};
+    const weight_rows   gate_up[] = {{c->n_ff, &layer->gate}, {c->n_ff, &layer->up}};
+    return load_norms(l, i) &&
+           (c->fused ? load_matrices(l, TENSOR_QKV, i, c->n_embd, qkv, 3)
+                     : load_matrices(l, TENSOR_Q, i, c->n_embd, &qkv[0], 1) &&
+                           load_matrices(l, TENSOR_K, i, c->n_embd, &qkv[1], 1) &&
+                           load_matrices(l, TENSOR_V, i, c->n_embd, &qkv[2], 1)) &&
            load_matrix(l, TENSOR_O, i, c->n_embd, n_q, &layer->o) &&
            load_bias(l, TENSOR_Q_BIAS, i, n_q, &layer->q_bias) &&
            load_bias(l, TENSOR_K_BIAS, i, n_kv, &layer->k_bias) &&
            load_bias(l, TENSOR_V_BIAS, i, n_kv, &layer->v_bias) &&
            load_bias(l, TENSOR_O_BIAS, i, c->n_embd, &layer->o_bias) &&
-           load_vector(l, TENSOR_FFN_NORM, i, c->n_embd, &layer->ffn_norm) &&
-           load_matrix(l, TENSOR_GATE, i, c->n_ff, c->n_embd, &layer->gate) &&
-           load_matrix(l, TENSOR_UP, i, c->n_ff, c->n_embd, &layer->up) &&
+           (c->fused ? load_matrices(l, TENSOR_GATE_UP, i, c->n_embd, gate_up, 2)
+                     : load_matrices(l, TENSOR_GATE, i, c->n_embd, &gate_up[0], 1) &&
+                           load_matrices(l, TENSOR_UP, i, c->n_embd, &gate_up[1], 1)) &&
            load_matrix(l, TENSOR_DOWN, i, c->n_embd, c->n_ff, &layer->down);
 }
 
-/* Room for every norm, and for every bias whether or not the file has it: they are small. */
+/* Room for every norm and every bias, whether or not the file has it: they are small. */
 static bool take_vectors(loading *l)
 {
     const model_config *c        = &l->m->config;
     size_t              n_biases = (size_t)c->head_dim * (c->n_heads + 2 * (size_t)c->n_kv_heads) + c->n_embd;
-    l->n_vector_floats_max       = c->n_layers * (2 * (size_t)c->n_embd + n_biases) + c->n_embd;
+    size_t              n_norms  = 4 * (size_t)c->n_embd + (size_t)c->head_dim * (c->n_heads + c->n_kv_heads);
+    l->n_vector_floats_max       = c->n_layers * (n_norms + n_biases) + c->n_embd;
     l->host_vectors              = malloc(l->n_vector_floats_max * sizeof(float));
     l->m->vectors                = kern_alloc(l->m->device, l->n_vector_floats_max * sizeof(float));
     return (l->host_vectors && l->m->vectors) ||
@@ -98,7 +148,7 @@ static bool load_all(loading *l)
     for (uint32_t i = 0; i < c->n_layers; i++)
         if (!load_layer(l, i))
             return false;
-    if (!load_vector(l, TENSOR_OUTPUT_NORM, 0, c->n_embd, &m->output_norm))
+    if (!load_norm(l, TENSOR_OUTPUT_NORM, 0, c->n_embd, c->logit_scale, &m->output_norm))
         return false;
     m->head = m->embedding;
     if (!c->tied_head && !load_matrix(l, TENSOR_HEAD, 0, c->n_vocab, c->n_embd, &m->head))

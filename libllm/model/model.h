@@ -8,20 +8,45 @@
 
 #include "base/error.h"
 #include "kernels/kernels.h"
+#include "model/rope_frequencies.h"
 
 typedef struct model model;
 
+enum { MODEL_LAYERS_MAX = 1024, MODEL_ROPES_MAX = 2 };
+
+#define MODEL_NO_ROPE UINT32_MAX
+
+typedef struct {
+    uint32_t window; /* the newest positions that attention sees, its own included; 0: all */
+    uint32_t rope;   /* index into ropes, or MODEL_NO_ROPE */
+} model_layer_config;
+
+/* RMSNorm of queries and keys before their rotation: none, of each head, or of all heads as one row. */
+typedef enum { MODEL_QK_NORM_NONE, MODEL_QK_NORM_HEADS, MODEL_QK_NORM_WHOLE } model_qk_norm;
+
 /* What the file says about the network. Names follow Hugging Face's config.json. */
 typedef struct {
-    char            architecture[32]; /* "llama" */
-    char            name[128];
-    uint32_t        n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
-    uint32_t        n_ctx_train; /* positions the model was trained for */
-    uint32_t        rope_dim;
-    float           rope_theta, rms_epsilon;
-    kern_rope_pairs rope_pairs;
-    bool            tied_head; /* the output head is the embedding */
-    uint64_t        n_parameters, weight_bytes;
+    char               architecture[32]; /* "llama" */
+    char               name[128];
+    uint32_t           n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
+    uint32_t           n_ctx_train; /* positions the model was trained for */
+    uint32_t           rope_dim, n_ropes;
+    kern_rope_pairs    rope_pairs;
+    kern_activation    activation;
+    model_qk_norm      qk_norm;
+    float              rms_epsilon;
+    float              norm_offset;                      /* what the file's weights of norms lack */
+    float              attention_scale;                  /* of q.k */
+    float              attention_softcap, logit_softcap; /* 0: none */
+    float              embedding_scale, logit_scale;
+    float              residual_scale; /* of what attention and MLP add */
+    bool               norm_before;    /* attention and MLP read a normed stream */
+    bool               norm_after;     /* what they add to it is normed */
+    bool               fused;          /* the file holds q, k, v as one tensor, and gate, up */
+    bool               tied_head;      /* the output head is the embedding */
+    uint64_t           n_parameters, weight_bytes;
+    rope_config        ropes[MODEL_ROPES_MAX];   /* [n_ropes] */
+    model_layer_config layers[MODEL_LAYERS_MAX]; /* [n_layers] */
 } model_config;
 
 /* `path` is a GGUF file or a folder with config.json and *.safetensors. Loads and packs all weights on `device`
@@ -46,6 +71,7 @@ kern_kv_shape model_kv_shape(const model *m, uint32_t n_blocks, kern_dtype dtype
 typedef struct {
     uint32_t n_tokens_max, n_sequences_max, n_logit_rows_max;
     uint32_t n_table_entries_max; /* block table entries of all sequences of a step */
+    uint32_t n_positions_max;     /* of the longest sequence, for rope_frequencies; 0: n_ctx_train */
 } forward_limits;
 
 typedef struct forward forward;

@@ -19,6 +19,7 @@ struct model_file {
     safetensors *safetensors;
     bool        *taken; /* [n_tensors] in the file's order */
     bool         tied_head;
+    char         architecture[32];
     char         name[128];
 };
 
@@ -26,22 +27,29 @@ struct model_file {
 static const struct {
     const char *gguf, *hugging_face;
 } names[N_TENSOR_ROLES] = {
-    [TENSOR_EMBEDDING]      = {"token_embd.weight", "model.embed_tokens.weight"},
-    [TENSOR_OUTPUT_NORM]    = {"output_norm.weight", "model.norm.weight"},
-    [TENSOR_HEAD]           = {"output.weight", "lm_head.weight"},
-    [TENSOR_ATTENTION_NORM] = {"attn_norm.weight", "input_layernorm.weight"},
-    [TENSOR_Q]              = {"attn_q.weight", "self_attn.q_proj.weight"},
-    [TENSOR_K]              = {"attn_k.weight", "self_attn.k_proj.weight"},
-    [TENSOR_V]              = {"attn_v.weight", "self_attn.v_proj.weight"},
-    [TENSOR_O]              = {"attn_output.weight", "self_attn.o_proj.weight"},
-    [TENSOR_FFN_NORM]       = {"ffn_norm.weight", "post_attention_layernorm.weight"},
-    [TENSOR_GATE]           = {"ffn_gate.weight", "mlp.gate_proj.weight"},
-    [TENSOR_UP]             = {"ffn_up.weight", "mlp.up_proj.weight"},
-    [TENSOR_DOWN]           = {"ffn_down.weight", "mlp.down_proj.weight"},
-    [TENSOR_Q_BIAS]         = {"attn_q.bias", "self_attn.q_proj.bias"},
-    [TENSOR_K_BIAS]         = {"attn_k.bias", "self_attn.k_proj.bias"},
-    [TENSOR_V_BIAS]         = {"attn_v.bias", "self_attn.v_proj.bias"},
-    [TENSOR_O_BIAS]         = {"attn_output.bias", "self_attn.o_proj.bias"},
+    [TENSOR_EMBEDDING]           = {"token_embd.weight", "model.embed_tokens.weight"},
+    [TENSOR_OUTPUT_NORM]         = {"output_norm.weight", "model.norm.weight"},
+    [TENSOR_HEAD]                = {"output.weight", "lm_head.weight"},
+    [TENSOR_ATTENTION_NORM]      = {"attn_norm.weight", "input_layernorm.weight"},
+    [TENSOR_ATTENTION_POST_NORM] = {"post_attention_norm.weight", "post_attention_layernorm.weight"},
+    [TENSOR_Q]                   = {"attn_q.weight", "self_attn.q_proj.weight"},
+    [TENSOR_K]                   = {"attn_k.weight", "self_attn.k_proj.weight"},
+    [TENSOR_V]                   = {"attn_v.weight", "self_attn.v_proj.weight"},
+    [TENSOR_QKV]                 = {"attn_qkv.weight", "self_attn.qkv_proj.weight"},
+    [TENSOR_Q_NORM]              = {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+    [TENSOR_K_NORM]              = {"attn_k_norm.weight", "self_attn.k_norm.weight"},
+    [TENSOR_O]                   = {"attn_output.weight", "self_attn.o_proj.weight"},
+    [TENSOR_FFN_NORM]            = {"ffn_norm.weight", "post_attention_layernorm.weight"},
+    [TENSOR_FFN_NORM_OF_TWO]     = {"ffn_norm.weight", "pre_feedforward_layernorm.weight"},
+    [TENSOR_FFN_POST_NORM]       = {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
+    [TENSOR_GATE_UP]             = {"ffn_up.weight", "mlp.gate_up_proj.weight"},
+    [TENSOR_GATE]                = {"ffn_gate.weight", "mlp.gate_proj.weight"},
+    [TENSOR_UP]                  = {"ffn_up.weight", "mlp.up_proj.weight"},
+    [TENSOR_DOWN]                = {"ffn_down.weight", "mlp.down_proj.weight"},
+    [TENSOR_Q_BIAS]              = {"attn_q.bias", "self_attn.q_proj.bias"},
+    [TENSOR_K_BIAS]              = {"attn_k.bias", "self_attn.k_proj.bias"},
+    [TENSOR_V_BIAS]              = {"attn_v.bias", "self_attn.v_proj.bias"},
+    [TENSOR_O_BIAS]              = {"attn_output.bias", "self_attn.o_proj.bias"},
 };
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -89,7 +97,8 @@ static bool open_any(model_file *file, model_config *config, error *err)
     if (!check_size(file, config, err))
         return false;
     file->tied_head = config->tied_head;
-    file->taken     = calloc(n_tensors(file) + 1, sizeof *file->taken);
+    snprintf(file->architecture, sizeof file->architecture, "%s", config->architecture);
+    file->taken = calloc(n_tensors(file) + 1, sizeof *file->taken);
     return file->taken || error_set(err, ERR_NO_MEMORY, "%s: no memory to open it", file->path);
 }
 
@@ -196,11 +205,13 @@ static bool ends_with(span text, span end)
 }
 
 /* What Hugging Face checkpoints carry beside the weights: a copy of a tied head, and frequencies that follow from the
- * config. */
+ * config. What GGUF files carry: rotary factors, which are read with the config. */
 static bool is_harmless(const model_file *file, span name)
 {
-    return file->safetensors &&
-           ((file->tied_head && span_is(name, "lm_head.weight")) || ends_with(name, SPAN(".rotary_emb.inv_freq")));
+    if (file->gguf)
+        return span_is(name, "rope_freqs.weight") || span_is(name, "rope_factors_long.weight") ||
+               span_is(name, "rope_factors_short.weight");
+    return (file->tied_head && span_is(name, "lm_head.weight")) || ends_with(name, SPAN(".rotary_emb.inv_freq"));
 }
 
 static fingerprint_tensor tensor_at(const model_file *file, uint64_t i)
@@ -231,8 +242,8 @@ bool model_file_check_all_taken(const model_file *file, error *err)
             file->gguf ? gguf_tensor_at(file->gguf, i)->name : safetensors_tensor_at(file->safetensors, i)->name;
         if (!file->taken[i] && !is_harmless(file, name))
             return error_set(err, ERR_UNSUPPORTED,
-                             "%s: tensor %.*s is no part of the llama architecture as supported here", file->path,
-                             SPAN_ARG(name));
+                             "%s: tensor %.*s is no part of the %s architecture as supported here", file->path,
+                             SPAN_ARG(name), file->architecture);
     }
     return true;
 }

@@ -9,14 +9,21 @@ typedef enum {
     TENSOR_OUTPUT_NORM,
     TENSOR_HEAD, /* one a model */
     TENSOR_ATTENTION_NORM,
+    TENSOR_ATTENTION_POST_NORM,
     TENSOR_Q,
     TENSOR_K,
     TENSOR_V,
+    TENSOR_QKV, /* the rows of q, k and v one behind the other */
     TENSOR_O,
+    TENSOR_Q_NORM,
+    TENSOR_K_NORM,
     TENSOR_FFN_NORM,
+    TENSOR_FFN_NORM_OF_TWO, /* the same where another stands behind the MLP */
+    TENSOR_FFN_POST_NORM,
     TENSOR_GATE,
     TENSOR_UP,
-    TENSOR_DOWN, /* one a layer */
+    TENSOR_GATE_UP, /* the rows of gate and up one behind the other */
+    TENSOR_DOWN,    /* one a layer */
     TENSOR_Q_BIAS,
     TENSOR_K_BIAS,
     TENSOR_V_BIAS,

@@ -159,7 +159,7 @@ static void bench_rows(kern_device *device)
     enum { TOKENS = 256 };
     float *x = noise((size_t)TOKENS * COLUMNS), *weight = noise(COLUMNS), *out = noise((size_t)TOKENS * COLUMNS);
     double norm = 1e9, glu = 1e9, bytes = 4.0 * TOKENS * COLUMNS;
-    kern_rmsnorm_args norm_args = {x, weight, out, 1e-5f, TOKENS, COLUMNS, COLUMNS};
+    kern_rmsnorm_args norm_args = {x, weight, out, 1e-5f, TOKENS, COLUMNS, COLUMNS, false};
     kern_glu_args     glu_args  = {x, x, out, TOKENS, COLUMNS, KERN_ACT_SILU};
     TIME(norm, 4, kern_rmsnorm(device, &norm_args))
     TIME(glu, 4, kern_glu(device, &glu_args))

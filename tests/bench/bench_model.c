@@ -94,7 +94,7 @@ int main(int argc, char **argv)
     printf("%s on %s: %.1f M parameters, %.1f MB packed, opened in %.3f s\n", c->name, kern_device_name(b.device),
            (double)c->n_parameters / 1e6, (double)c->weight_bytes / 1e6, now_s() - start);
     kern_kv_shape  shape  = model_kv_shape(b.m, N_BLOCKS, KERN_F16);
-    forward_limits limits = {N_TOKENS_MAX, N_SEQUENCES_MAX, N_SEQUENCES_MAX, N_TABLE_MAX};
+    forward_limits limits = {N_TOKENS_MAX, N_SEQUENCES_MAX, N_SEQUENCES_MAX, N_TABLE_MAX, 0};
     if (!(b.cache = kern_kv_cache_new(b.device, &shape, why)))
         die(why);
     if (!(b.f = forward_new(b.m, &limits, &err)))

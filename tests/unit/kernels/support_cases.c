@@ -190,6 +190,7 @@ static void run_rmsnorm(const kernel_case *c, kern_device *device, const case_pa
     arena    a      = {.device = device};
     uint32_t n_cols = c->rmsnorm.n_cols, stride = c->rmsnorm.row_stride;
     float   *x = input_floats(c, 1, (size_t)c->n_rows * stride), *weight = malloc(n_cols * 4);
+    float   *held = input_floats(c, 3, (size_t)c->n_rows * stride);
     for (uint32_t i = 0; i < n_cols; i++) {
         weight[i] = input_float(c->seed, 2, i);
     }
@@ -200,8 +201,9 @@ static void run_rmsnorm(const kernel_case *c, kern_device *device, const case_pa
                                .epsilon    = 1e-5f,
                                .n_tokens   = part->n,
                                .n_cols     = n_cols,
-                               .row_stride = stride};
-    args.out                = c->rmsnorm.in_place ? (float *)args.x : on_device(&a, NULL, bytes);
+                               .row_stride = stride,
+                               .accumulate = c->rmsnorm.accumulate};
+    args.out = c->rmsnorm.in_place ? (float *)args.x : on_device(&a, held + (size_t)part->first * stride, bytes);
     kern_rmsnorm(device, &args);
     float *out = malloc(bytes);
     fetch(&a, out, args.out, bytes);
@@ -209,8 +211,11 @@ static void run_rmsnorm(const kernel_case *c, kern_device *device, const case_pa
         memcpy(output->values + (size_t)t * n_cols, out + (size_t)t * stride, n_cols * 4);
     }
     relative_bounds(output, 3e-6f, 1e-30f);
+    for (size_t i = 0; c->rmsnorm.accumulate && i < output->n; i++) { /* the sum may cancel */
+        output->bounds[i] += fabsf(held[(part->first + i / n_cols) * stride + i % n_cols]) * 3e-6f;
+    }
     arena_done(&a);
-    free(x), free(weight), free(out);
+    free(x), free(weight), free(held), free(out);
 }
 
 static void run_rope(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
@@ -275,7 +280,11 @@ static void run_gather(const kernel_case *c, kern_device *device, const case_par
     kern_gather_args args = {on_device(&a, x, (size_t)c->n_rows * n_cols * 4), on_device(&a, rows, part->n * 4),
                              on_device(&a, NULL, output->n * 4), part->n, n_cols};
     kern_gather(device, &args);
+    if (c->gather.cap > 0) {
+        kern_softcap(device, &(kern_softcap_args){args.out, c->gather.cap, part->n, n_cols});
+    }
     fetch(&a, output->values, args.out, output->n * 4);
+    relative_bounds(output, c->gather.cap > 0 ? 1e-6f : 0, 0);
     arena_done(&a);
     free(x), free(rows);
 }
@@ -612,15 +621,16 @@ static void add_rows(case_list *list)
     static const uint32_t columns[]    = {1, 15, 16, 31, 64, 576, 2047};
     static const float    magnitudes[] = {1, 1e12f, 1e-12f};
     for (uint32_t i = 0; i < sizeof columns / sizeof columns[0]; i++) {
-        float       magnitude = magnitudes[i % 3];
-        kernel_case norm      = {.run       = run_rmsnorm,
-                                 .n_rows    = 1 + i * 3,
-                                 .by_row    = true,
-                                 .magnitude = magnitude,
-                                 .rmsnorm   = {columns[i], columns[i] + i % 3 * 5, i % 2}};
-        add(list, norm, "rmsnorm %u columns of %g", columns[i], (double)magnitude);
-        kernel_case gather = {.run = run_gather, .n_rows = 9, .by_row = true, .gather = {columns[i]}};
-        add(list, gather, "gather %u columns", columns[i]);
+        for (uint32_t residual = 0; residual < 2; residual++) {
+            kernel_case norm = {.run       = run_rmsnorm,
+                                .n_rows    = 1 + i * 3,
+                                .by_row    = true,
+                                .magnitude = residual ? 1 : magnitudes[i % 3],
+                                .rmsnorm   = {columns[i], columns[i] + i % 3 * 5, i % 2 && !residual, residual}};
+            add(list, norm, "rmsnorm %u columns of %g%s", columns[i], (double)norm.magnitude, residual ? ", sum" : "");
+        }
+        kernel_case gather = {.run = run_gather, .n_rows = 9, .by_row = true, .gather = {columns[i], i % 2}};
+        add(list, gather, "gather %u columns%s", columns[i], i % 2 ? ", soft cap" : "");
         for (kern_activation activation = KERN_ACT_SILU; activation <= KERN_ACT_GELU_TANH; activation++) {
             static const float scales[] = {3, 100, 1e4f, 1e-3f};
             kernel_case        c        = {.run       = run_glu,

@@ -39,7 +39,7 @@ struct kernel_case {
         } embed;
         struct {
             uint32_t n_cols, row_stride;
-            bool     in_place;
+            bool     in_place, accumulate;
         } rmsnorm;
         struct {
             uint32_t        n_heads, head_dim, rope_dim;
@@ -51,6 +51,7 @@ struct kernel_case {
         } glu;
         struct {
             uint32_t n_cols;
+            float    cap; /* of kern_softcap; 0: the rows as they are */
         } gather;
         struct {
             kern_dtype dtype;

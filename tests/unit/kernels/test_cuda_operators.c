@@ -287,7 +287,7 @@ static void rmsnorm_matches_the_reference(void **state)
         for (uint32_t d = 0; d < 2; d++) {
             kern_device *device = device_of(d);
             float *x_device = push(device, x, 4 * stride * sizeof(float)), *w = push(device, weight, n * sizeof(float));
-            kern_rmsnorm_args args = {x_device, w, x_device, 1e-5f, 4, n, stride};
+            kern_rmsnorm_args args = {x_device, w, x_device, 1e-5f, 4, n, stride, false};
             kern_rmsnorm(device, &args);
             out[d] = pull(device, x_device, 4 * stride * sizeof(float));
             kern_free(device, w);
@@ -318,7 +318,7 @@ static void rope_matches_the_reference(void **state)
     }
 }
 
-static void glu_and_gather_match_the_reference(void **state)
+static void glu_softcap_and_gather_match_the_reference(void **state)
 {
     (void)state;
     enum { TOKENS = 3, COLUMNS = 333 };
@@ -334,12 +334,13 @@ static void glu_and_gather_match_the_reference(void **state)
             kern_gather_args gather = {u, r, kern_alloc(device, 4 * COLUMNS * sizeof(float)), 4, COLUMNS};
             kern_glu(device, &args);
             kern_gather(device, &gather);
+            kern_softcap(device, &(kern_softcap_args){g, 2, TOKENS, COLUMNS});
             out[d]      = pull(device, g, N * sizeof(float));
             gathered[d] = pull(device, gather.out, 4 * COLUMNS * sizeof(float));
             kern_free(device, u);
             kern_free(device, r);
         }
-        assert_close("glu", out[0], out[1], N, 1e-12);
+        assert_close("glu, softcap", out[0], out[1], N, 1e-12);
         assert_memory_equal(gathered[0], gathered[1], 4 * COLUMNS * sizeof(float));
         free(gate), free(up), free(out[0]), free(out[1]), free(gathered[0]), free(gathered[1]);
     }
@@ -692,7 +693,7 @@ static int run_on(const char *variable, const char *name, bool required)
         cmocka_unit_test(embed_reads_every_type_exactly),
         cmocka_unit_test(rmsnorm_matches_the_reference),
         cmocka_unit_test(rope_matches_the_reference),
-        cmocka_unit_test(glu_and_gather_match_the_reference),
+        cmocka_unit_test(glu_softcap_and_gather_match_the_reference),
         cmocka_unit_test(attention_matches_the_reference),
         cmocka_unit_test(a_row_of_attention_is_the_same_bits_alone_and_in_a_prefill),
         cmocka_unit_test(copied_blocks_hold_all_layers),

@@ -10,6 +10,12 @@
 
 runner runner_open(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype)
 {
+    return runner_open_for(backend, variant, model_path, kv_dtype, 0);
+}
+
+runner runner_open_for(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                       uint32_t n_positions_max)
+{
     runner              r                   = {0};
     error               err                 = {0};
     char                why[KERN_WHY_BYTES] = "";
@@ -17,7 +23,8 @@ runner runner_open(const char *backend, const char *variant, const char *model_p
     forward_limits      limits              = {.n_tokens_max        = RUN_TOKENS_MAX,
                                                .n_sequences_max     = RUN_SEQUENCES_MAX,
                                                .n_logit_rows_max    = RUN_TOKENS_MAX,
-                                               .n_table_entries_max = RUN_BLOCKS_MAX};
+                                               .n_table_entries_max = RUN_BLOCKS_MAX,
+                                               .n_positions_max     = n_positions_max};
     if (!(r.device = kern_device_open(&options, why)))
         fail_msg("%s %s: %s", backend, variant ? variant : "", why);
     if (!(r.m = model_open(model_path, r.device, &err)))

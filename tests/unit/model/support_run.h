@@ -24,6 +24,8 @@ typedef struct {
 /* Fails the test with a message when a device or model cannot be had. backend "cpu" or "ref"; variant NULL: the best.
  */
 runner runner_open(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype);
+runner runner_open_for(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                       uint32_t n_positions_max);
 void   runner_close(runner *r);
 
 /* Runs one step; logits of every row in order go to `logits` [sum n_tokens][n_vocab]. */

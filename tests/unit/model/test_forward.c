@@ -1,4 +1,4 @@
-/* The forward pass on tiny random llamas against transformers' logits, and against itself in other batches. */
+/* The forward pass on tiny random models against transformers' logits, and against itself in other batches. */
 #include "model/model.h"
 
 #include "support_run.h"
@@ -14,7 +14,7 @@
 
 #define DATA TESTS_DIR "/data/models/"
 
-enum { N_TOKENS = 40, N_VOCAB = 128, N_LOGITS = N_TOKENS * N_VOCAB };
+enum { N_TOKENS = 40, N_SHORT = 16, N_VOCAB = 128, N_LOGITS = N_TOKENS * N_VOCAB };
 
 static uint32_t *tokens;
 
@@ -29,33 +29,77 @@ static double largest_difference(const float *a, const float *b, size_t n)
     return largest;
 }
 
+/* A model folder or file, and the logits of its first n_tokens when no sequence is longer than n_positions. */
+typedef struct {
+    const char *model, *logits;
+    double      tolerance;
+    uint32_t    n_tokens, n_positions;
+} reference;
+
+#define WHOLE(name)                                                                                                    \
+    {                                                                                                                  \
+        DATA name, DATA name ".f32", 1e-3, N_TOKENS, N_TOKENS                                                          \
+    }
+#define WHOLE_GGUF(name)                                                                                               \
+    {                                                                                                                  \
+        DATA name ".gguf", DATA name ".f32", 1e-3, N_TOKENS, N_TOKENS                                                  \
+    }
+
+static const reference references[] = {
+    WHOLE("gqa_tied"),
+    WHOLE_GGUF("gqa_tied"),
+    WHOLE("mha_untied"),
+    WHOLE_GGUF("mha_untied"),
+    WHOLE("biases"),
+    WHOLE_GGUF("biases"),
+    WHOLE("mistral"),
+    WHOLE_GGUF("mistral"),
+    WHOLE("qwen2"),
+    WHOLE_GGUF("qwen2"),
+    WHOLE("qwen2_window"),
+    WHOLE("qwen3"),
+    WHOLE_GGUF("qwen3"),
+    WHOLE("gemma2"),
+    WHOLE_GGUF("gemma2"),
+    WHOLE("gemma3"),
+    WHOLE_GGUF("gemma3"),
+    WHOLE("phi3"),
+    WHOLE_GGUF("phi3"),
+    {DATA "phi3", DATA "phi3_short.f32", 1e-3, N_SHORT, N_SHORT},
+    {DATA "phi3.gguf", DATA "phi3_short.f32", 1e-3, N_SHORT, N_SHORT},
+    WHOLE("olmo2"),
+    WHOLE_GGUF("olmo2"),
+    WHOLE("smollm3"),
+    WHOLE_GGUF("smollm3"),
+    WHOLE("granite"),
+    WHOLE_GGUF("granite"),
+    WHOLE("linear"),
+    WHOLE_GGUF("linear"),
+    WHOLE("dynamic"),
+    WHOLE("llama3"),
+    WHOLE_GGUF("llama3"),
+    WHOLE("yarn"),
+    WHOLE_GGUF("yarn"),
+    /* cpu rounds activations to 16 bits before quantised weights: about 1e-5 of a block's largest at every product. */
+    {DATA "quantized.gguf", DATA "quantized.f32", 5e-3, N_TOKENS, N_TOKENS},
+    {DATA "kquants.gguf", DATA "kquants.f32", 5e-3, N_TOKENS, N_TOKENS},
+};
+
 static void check_against_reference(const char *backend, const char *variant)
 {
-    /* cpu rounds activations to 16 bits before quantised weights: about 1e-5 of a block's largest at every product. */
-    double rounded = strcmp(backend, "cpu") == 0 ? 5e-3 : 1e-3;
-    const struct {
-        const char *model, *logits;
-        double      tolerance;
-    } cases[] = {
-        {DATA "gqa_tied", DATA "gqa_tied.f32", 1e-3},
-        {DATA "gqa_tied.gguf", DATA "gqa_tied.f32", 1e-3},
-        {DATA "mha_untied", DATA "mha_untied.f32", 1e-3},
-        {DATA "mha_untied.gguf", DATA "mha_untied.f32", 1e-3},
-        {DATA "biases", DATA "biases.f32", 1e-3},
-        {DATA "biases.gguf", DATA "biases.f32", 1e-3},
-        {DATA "quantized.gguf", DATA "quantized.f32", rounded},
-        {DATA "kquants.gguf", DATA "kquants.f32", rounded},
-    };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        static float logits[N_LOGITS];
-        float       *expected = read_numbers(cases[i].logits, N_LOGITS);
-        runner       r        = runner_open(backend, variant, cases[i].model, KERN_F32);
-        runner_sequence(&r, tokens, N_TOKENS, N_TOKENS, logits);
-        double difference = largest_difference(logits, expected, N_LOGITS);
-        print_message("%-8s %-12s %-16s largest difference %.2e\n", backend, kern_device_variant(r.device),
-                      strrchr(cases[i].model, '/') + 1, difference);
-        if (!(difference < cases[i].tolerance))
-            fail_msg("%s on %s: logits differ by %g", cases[i].model, kern_device_name(r.device), difference);
+    for (size_t i = 0; i < COUNT(references); i++) {
+        const reference *c = &references[i];
+        static float     logits[N_LOGITS];
+        size_t           n        = (size_t)c->n_tokens * N_VOCAB;
+        float           *expected = read_numbers(c->logits, n);
+        runner           r        = runner_open_for(backend, variant, c->model, KERN_F32, c->n_positions);
+        runner_sequence(&r, tokens, c->n_tokens, c->n_tokens, logits);
+        double difference = largest_difference(logits, expected, n);
+        double tolerance  = strcmp(backend, "ref") == 0 ? 1e-3 : c->tolerance;
+        print_message("%-8s %-12s %-18s largest difference %.2e\n", backend, kern_device_variant(r.device),
+                      strrchr(c->model, '/') + 1, difference);
+        if (!(difference < tolerance))
+            fail_msg("%s on %s: logits differ by %g", c->model, kern_device_name(r.device), difference);
         runner_close(&r);
         free(expected);
     }
@@ -80,18 +124,19 @@ static void agrees_with_transformers_on_every_cpu_variant(void **state)
 static void says_the_same_whole_or_in_chunks(void **state)
 {
     (void)state;
-    static const struct {
-        const char *backend, *model;
-    } cases[] = {{"cpu", DATA "quantized.gguf"}, {"ref", DATA "quantized.gguf"}, {"cpu", DATA "kquants.gguf"}};
-    static const uint32_t chunks[] = {1, 3, 7, 16, 17, 39};
-    for (size_t i = 0; i < COUNT(cases); i++) {
+    static const char *const backends[] = {"cpu", "ref"};
+    static const char *const models[]   = {DATA "quantized.gguf", DATA "kquants.gguf", DATA "gemma2",
+                                           DATA "gemma3",         DATA "phi3",         DATA "olmo2"};
+    static const uint32_t    chunks[]   = {1, 3, 7, 16, 17, 39};
+    for (size_t i = 0; i < COUNT(backends) * COUNT(models); i++) {
         static float whole[N_LOGITS], parts[N_LOGITS];
-        runner       r = runner_open(cases[i].backend, NULL, cases[i].model, KERN_F32);
+        const char  *backend = backends[i % COUNT(backends)], *model_path = models[i / COUNT(backends)];
+        runner       r = runner_open(backend, NULL, model_path, KERN_F32);
         runner_sequence(&r, tokens, N_TOKENS, N_TOKENS, whole);
         for (size_t c = 0; c < COUNT(chunks); c++) {
             runner_sequence(&r, tokens, N_TOKENS, chunks[c], parts);
             if (memcmp(whole, parts, sizeof whole) != 0)
-                fail_msg("%s on %s: chunks of %u give other logits", cases[i].model, cases[i].backend, chunks[c]);
+                fail_msg("%s, %s: chunks of %u give other logits", model_path, backend, chunks[c]);
         }
         runner_close(&r);
     }
@@ -152,7 +197,7 @@ static void takes_all_its_memory_at_the_start(void **state)
     (void)state;
     error          err   = {0};
     runner         r     = runner_open("cpu", NULL, DATA "gqa_tied", KERN_F32);
-    forward_limits small = {1, 1, 1, 1}, large = {100, 1, 1, 1};
+    forward_limits small = {1, 1, 1, 1, 0}, large = {100, 1, 1, 1, 0};
     forward       *a = forward_new(r.m, &small, &err), *b = forward_new(r.m, &large, &err);
     assert_true(a && b);
     assert_true(forward_bytes(b) > forward_bytes(a) + 99 * 4 * (2 * 64 + 64 + 2 * 32 + 64 + 2 * 96));

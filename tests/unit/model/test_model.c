@@ -50,6 +50,27 @@ static void loads_the_same_model_from_both_kinds_of_file(void **state)
     }
 }
 
+static void counts_the_same_parameters_of_every_architecture_in_both_kinds_of_file(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"mistral", "qwen2", "qwen3",   "gemma2",  "gemma3",
+                                        "phi3",    "olmo2", "smollm3", "granite", "yarn"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        uint64_t n_parameters[2];
+        for (int is_gguf = 0; is_gguf < 2; is_gguf++) {
+            char  file[512];
+            error err = {0};
+            snprintf(file, sizeof file, DATA "%s%s", names[i], is_gguf ? ".gguf" : "");
+            model *m = model_open(file, device, &err);
+            if (!m)
+                fail_msg("%s", err.text);
+            n_parameters[is_gguf] = model_get_config(m)->n_parameters;
+            model_free(&m);
+        }
+        assert_int_equal(n_parameters[0], n_parameters[1]);
+    }
+}
+
 static void reads_a_config_without_touching_weights(void **state)
 {
     (void)state;
@@ -164,6 +185,27 @@ static void refuses_a_file_that_does_not_fit_its_config(void **state)
         put_model(&im, &cases[i].change, cases[i].type);
         if (open_model(&im, &err) || !strstr(err.text, cases[i].says))
             fail_msg("case %zu: expected \"%s\", got \"%s\"", i, cases[i].says, err.text);
+    }
+}
+
+/* Other architectures whose names are as long: the same keys and tensors, fewer than they need. */
+static void refuses_a_file_that_lacks_what_its_architecture_has(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *architecture, *says;
+    } cases[] = {
+        {"qwen3", "tensor blk.0.attn_q_norm.weight is missing"},
+        {"olmo2", "tensor blk.0.post_attention_norm.weight is missing"},
+    };
+    static image im;
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        error err = {0};
+        put_model(&im, NULL, GGML_F32);
+        for (uint8_t *at = im.bytes; (at = memmem(at, im.n - (size_t)(at - im.bytes), "llama", 5));)
+            memcpy(at, cases[i].architecture, 5);
+        if (open_model(&im, &err) || !strstr(err.text, cases[i].says))
+            fail_msg("%s: expected \"%s\", got \"%s\"", cases[i].architecture, cases[i].says, err.text);
     }
 }
 
@@ -293,8 +335,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loads_the_same_model_from_both_kinds_of_file),
+        cmocka_unit_test(counts_the_same_parameters_of_every_architecture_in_both_kinds_of_file),
         cmocka_unit_test(reads_a_config_without_touching_weights),
         cmocka_unit_test(refuses_a_file_that_does_not_fit_its_config),
+        cmocka_unit_test(refuses_a_file_that_lacks_what_its_architecture_has),
         cmocka_unit_test(takes_optional_tensors_when_they_are_there),
         cmocka_unit_test(a_fingerprint_is_of_weights_and_config_and_of_no_name),
         cmocka_unit_test(a_fingerprint_is_the_same_on_every_device),
