@@ -64,7 +64,7 @@ static __device__ double block_total(sampler *s, double value)
 /* A key has 32 + TOKEN_BITS bits: five digits. Larger floats, larger words. */
 static __device__ __forceinline__ uint32_t ordered(float value)
 {
-    uint32_t bits = kern_bits_of_float(value + 0.0f); /* -0 becomes 0: they tie */
+    uint32_t bits = kern_bits_of_float(value);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
