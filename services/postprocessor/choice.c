@@ -23,8 +23,12 @@ size_t choice_output_bytes_max(const tokenizer *t)
 bool choice_init(choice *c, arena *memory, const choice_options *options, error *err)
 {
     const output_params *output = options->output;
-    detokenizer_options  how    = {options->tokenizer, output->stop, output->n_stop, output->include_stop,
-                                   output->special_tokens};
+    detokenizer_options  how    = {.tokenizer    = options->tokenizer,
+                                   .stops        = output->stop,
+                                   .n_stops      = output->n_stop,
+                                   .include_stop = output->include_stop,
+                                   .specials     = output->special_tokens,
+                                   .continues    = output->echo};
     c->options                  = *options;
     c->detokenizer              = detokenizer_new(memory, &how, err);
     if (!c->detokenizer)

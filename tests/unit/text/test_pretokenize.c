@@ -27,7 +27,7 @@ static void run(const pretokenizer *p, span text, pieces *out)
     error  err     = {0};
     arena *scratch = arena_new(1 << 16, NULL);
     out->n         = 0;
-    if (!pretokenizer_run(p, text, scratch, take_piece, out, &err))
+    if (!pretokenizer_run(p, text, true, scratch, take_piece, out, &err))
         fail_msg("%s", err.text);
     assert_int_equal(arena_used(scratch), 0);
     out->text[out->n] = 0;
@@ -184,7 +184,7 @@ static void an_expression_that_backtracks_without_end_meets_its_limit(void **sta
     arena        *scratch = arena_new(1 << 16, NULL);
     pretokenizer *p       = pretokenizer_new(NULL);
     assert_true(pretokenizer_add_regex(p, SPAN("(?:a+)+\\p{N}"), PRETOKENIZE_ISOLATED, NULL));
-    assert_false(pretokenizer_run(p, (span){text, sizeof text}, scratch, take_piece, &out, &err));
+    assert_false(pretokenizer_run(p, (span){text, sizeof text}, true, scratch, take_piece, &out, &err));
     assert_int_equal(err.code, ERR_TOO_LARGE);
     assert_non_null(strstr(err.text, "(?:a+)+\\p{N}"));
     pretokenizer_free(&p);
