@@ -36,9 +36,13 @@ static size_t clean(const bert_options *options, span text, char *out)
     for (size_t at = 0, n; at < text.size; at += n) {
         uint32_t c;
         n = read_character(text, at, &c);
+        if (c >= 0x20 && c < 0x7F) {
+            out[n_out++] = (char)c;
+            continue;
+        }
         if (options->clean_text && is_in(c, bert_dropped, bert_dropped_ranges))
             continue;
-        bool alone = options->chinese_blanks && c >= 0x80 && is_in(c, bert_chinese, bert_chinese_ranges);
+        bool alone = options->chinese_blanks && is_in(c, bert_chinese, bert_chinese_ranges);
         if (alone)
             out[n_out++] = ' ';
         if (options->clean_text && is_in(c, bert_blanks, bert_blanks_ranges)) {

@@ -301,36 +301,6 @@ static void hostile_texts_take_linear_time_and_no_more_scratch_than_promised(voi
     free(text);
 }
 
-/* TROUPE_BENCH=file prints how fast the demo model's tokenizer encodes it. */
-static void speed_on_request(void **state)
-{
-    (void)state;
-    const char *path = getenv("TROUPE_BENCH");
-    if (!path)
-        skip();
-    enum { BYTES_MAX = 64 << 20, ROUNDS = 5 };
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    char      *text    = malloc(BYTES_MAX);
-    text_part  part    = {{text, fread(text, 1, BYTES_MAX, file)}, true};
-    tokenizer *t       = reference_smollm2();
-    arena     *scratch = arena_new(tokenizer_scratch_bytes(t, part.text.size), NULL);
-    uint32_t  *tokens  = malloc(BYTES_MAX * sizeof *tokens), n;
-    for (uint32_t i = 0; i < ROUNDS; i++) {
-        struct timespec start, end;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
-        assert_true(tokenizer_encode(t, &part, 1, scratch, tokens, BYTES_MAX, &n, NULL));
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
-        double s = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
-        printf("%zu bytes, %u tokens: %.1f MB/s\n", part.text.size, n, 1e-6 * (double)part.text.size / s);
-    }
-    free(tokens);
-    free(text);
-    arena_free(&scratch);
-    tokenizer_free(&t);
-    fclose(file);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,7 +314,6 @@ int main(void)
         cmocka_unit_test(normalization_stops_where_the_origin_changes),
         cmocka_unit_test(limits_are_errors_and_give_the_scratch_back),
         cmocka_unit_test(hostile_texts_take_linear_time_and_no_more_scratch_than_promised),
-        cmocka_unit_test(speed_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
