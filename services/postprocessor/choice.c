@@ -38,11 +38,13 @@ bool choice_init(choice *c, arena *memory, const choice_options *options, error 
     return !options->filter || c->filter;
 }
 
-span choice_printed(const choice *c, uint32_t token)
+span choice_printed(const choice *c, const text_position *at, uint32_t token)
 {
     if (!c->options.output->special_tokens && tokenizer_is_special(c->options.tokenizer, token))
         return (span){0};
-    return tokenizer_token_bytes(c->options.tokenizer, token);
+    bool is_first = at->n_characters == 0 && at->n_partial == 0;
+    return is_first ? tokenizer_first_bytes(c->options.tokenizer, token)
+                    : tokenizer_token_bytes(c->options.tokenizer, token);
 }
 
 /* False when the filter blocks. */
@@ -78,7 +80,7 @@ choice_end choice_push(choice *c, uint32_t token, filter_output *out)
     span     text;
     uint32_t stop;
     c->n_tokens++;
-    text_position_advance(&c->position, choice_printed(c, token));
+    text_position_advance(&c->position, choice_printed(c, &c->position, token));
     bool stopped = detokenizer_push(c->detokenizer, token, &text, &stop);
     if (!say(c, text, out))
         return blocked(c);

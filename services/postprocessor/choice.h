@@ -53,7 +53,7 @@ choice_end choice_push(choice *c, uint32_t token, filter_output *out);
 /* Ends it: appends what was kept back. The reason is another than `reason` when the last text was blocked. */
 choice_end choice_finish(choice *c, finish_reason reason, filter_output *out);
 
-/* The bytes that `token` prints as; empty for a control token that is skipped. */
-span choice_printed(const choice *c, uint32_t token);
+/* The bytes that `token` prints as at this place of the text; empty for a control token that is skipped. */
+span choice_printed(const choice *c, const text_position *at, uint32_t token);
 
 #endif

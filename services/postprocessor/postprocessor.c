@@ -323,7 +323,8 @@ static bool send_echo(postprocessor *p, stream *s, const gen_open *body)
     text_position_advance(&whole, (span){p->delta.text.data, p->delta.text.size});
     if (body->logprobs && body->n_prompt > 0) {
         delta_add_logprob(&p->delta, p->tokenizer, body->prompt[0], NULL, 0);
-        text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], body->prompt[0]));
+        text_position_advance(&s->prompt_position,
+                              choice_printed(&s->choices[0], &s->prompt_position, body->prompt[0]));
     }
     for (uint32_t i = 0; i < s->n_choices; i++) {
         s->choices[i].position.n_characters = whole.n_characters;
@@ -531,7 +532,7 @@ static void on_gen_prompt(void *self, const message *m)
             delta_begin(&p->delta, body->index + i, true);
         }
         delta_add_logprob(&p->delta, p->tokenizer, token, &body->logprobs[i], s->prompt_position.n_characters);
-        text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], token));
+        text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], &s->prompt_position, token));
     }
     s->n_prompt_scored = body->index + body->n_logprobs;
     send_to_all(p, s);
