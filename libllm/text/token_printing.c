@@ -1,3 +1,4 @@
+/* A second vocabulary by the same ids, of what the tokens print. */
 #include "text/token_printing.h"
 
 #include <stdlib.h>

@@ -55,14 +55,14 @@ size_t tokenizer_scratch_bytes(const tokenizer *t, size_t text_bytes);
 /* Encodes the concatenation of the parts: the pre-tokenizer and the merges see one text, so that the tokens are those
  * of the model's own tokenizer wherever parts begin. A special token (of kind "control" in GGUF, "special" in
  * tokenizer.json) is matched only where all its bytes are trusted; the other added tokens are matched everywhere.
- * Invalid UTF-8 encodes byte by byte. A byte for which the vocabulary has no token becomes the unknown token where the
+ * Invalid UTF-8 encodes byte by byte (BERT's vocabularies have no bytes and drop it). A byte, character or word for
+ * which the vocabulary has no token becomes the unknown token where the
  * model names one for that and is dropped where it does not, as the reference does (SmolLM2 has none for some control
  * characters).
  *
  * `tokens` holds n_tokens_max; on success *n_tokens is how many were written. ERR_TOO_LARGE when there are more;
  * ERR_NO_MEMORY when the scratch arena is too small; what is taken from it is given back. Time is O(n log n) for any
- * input. The beginning-of-sequence and end-of-sequence tokens
- * are the caller's to add. */
+ * input. The beginning-of-sequence and end-of-sequence tokens are the caller's to add. */
 bool tokenizer_encode(const tokenizer *t, const text_part *parts, uint32_t n_parts, arena *scratch, uint32_t *tokens,
                       uint32_t n_tokens_max, uint32_t *n_tokens, error *err) MUST_CHECK;
 

@@ -1,3 +1,4 @@
+/* A lattice over the bytes of a piece: a node for each place between two of them. */
 #include "text/unigram.h"
 
 #include "base/utf8.h"
@@ -36,9 +37,11 @@ static bool add_pieces(unigram *u, const unigram_options *options, error *err)
         n_bytes += size;
     }
     u->scores = calloc((size_t)n + 1, sizeof *u->scores);
-    u->pieces = u->scores ? trie_new(n_bytes, err) : NULL;
+    if (!u->scores)
+        return error_set(err, ERR_NO_MEMORY, "no memory for the scores of %u tokens", n);
+    u->pieces = trie_new(n_bytes, err);
     if (!u->pieces)
-        return u->scores || error_set(err, ERR_NO_MEMORY, "no memory for the scores of %u tokens", n);
+        return false;
     memcpy(u->scores, options->scores, n * sizeof *u->scores);
     for (uint32_t token = 0; token < n; token++)
         if (vocabulary_kinds(v, token) & TOKEN_NORMAL)
@@ -58,7 +61,7 @@ unigram *unigram_new(const unigram_options *options, error *err)
     for (uint32_t i = 0; i < 256; i++)
         u->byte_token[i] =
             options->byte_fallback ? vocabulary_find_byte(options->vocabulary, (uint8_t)i) : VOCABULARY_NONE;
-    if (!add_pieces(u, options, err) || !u->pieces)
+    if (!add_pieces(u, options, err))
         unigram_free(&u);
     return u;
 }

@@ -1,3 +1,4 @@
+/* One trie for all tokens: continuing ones begin at the node behind their prefix. */
 #include "text/wordpiece.h"
 
 #include "base/utf8.h"

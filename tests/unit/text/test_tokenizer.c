@@ -274,8 +274,8 @@ static void hostile_texts_take_linear_time_and_no_more_scratch_than_promised(voi
                                         "   ",
                                         "nai\xCC\x88ve ",
                                         "[CUT]"};
-    static const char *const names[] = {"gpt2",    "gpt2-space",    "qwen2", "o200k",   "llama2", "mistral",
-                                        "unigram", "unigram-bytes", "bert",  "gguf-t5", "gemma"};
+    static const char *const names[] = {"gpt2",    "gpt2-space",    "qwen2", "o200k",  "llama2",
+                                        "mistral", "unigram-bytes", "bert",  "gguf-t5"};
     char                    *text    = malloc(BYTES);
     uint32_t                *tokens  = malloc(3 * BYTES * sizeof *tokens);
     for (size_t k = 0; k < COUNT(names); k++) {
