@@ -6,12 +6,11 @@
 corpus.json       texts; every other file speaks of them by their place
 smollm2.json      the demo model's vocabulary and merges in the pipeline of HuggingFaceTB/SmolLM2's tokenizer.json
 <name>/           small tokenizers trained on the corpus: tokenizer.json, reference.json with their tokens, and for those
-                  that are not byte-level decode.json
+                  that are not byte-level decode.json (Unigram and WordPiece are trained a little differently each time)
 gguf-<kind>/      the same for three GGUF files
 classes.json      the code points of each Unicode class, as [first, last] ranges
 bert.json         texts and what BertNormalizer makes of them, uncased and cased
 nfc.json          texts and their normalization form C
-                  (`tokenizers` trains Unigram and WordPiece a little differently each time)
 decode.json       token sequences of SmolLM2 that end inside characters, and the text they decode to
 """
 
@@ -332,32 +331,29 @@ def kinds_of(tokens, specials):
     return [2 if t in ("<unk>", "[UNK]") else 3 if t in specials else 6 if t in BYTES else 1 for t in tokens]
 
 
-def implied_merges(tokens, scores):
-    """As transformers converts a SentencePiece model, but for ties, which have one rank in SentencePiece."""
-    pairs = []
-    for token, score in zip(tokens, scores):
-        for i in range(1, len(token)):
-            if token[:i] in tokens and token[i:] in tokens:
-                pairs.append((-score, len(pairs), token[:i], token[i:]))
-    return [(left, right) for _, _, left, right in sorted(pairs)]
+def implied_merges(scores):
+    """As transformers converts a SentencePiece model."""
+    pairs = [(-score, token[:i], token[i:]) for token, score in scores.items() for i in range(1, len(token))]
+    return [(left, right) for _, left, right in sorted(pairs, key=lambda pair: pair[0]) if left in scores and right in scores]
 
 
 def gguf_llama(lines, model):
-    tokens = dict.fromkeys(model["vocab"])
     made = {a + b for a, b in model["merges"]}
-    scores = [float(-i) if t in made else -1e6 if t not in SPM_SPECIALS + BYTES else 0.0 for i, t in enumerate(tokens)]
-    merges = implied_merges({t: i for i, t in enumerate(tokens) if t in made or len(t) == 1}, [s for t, s in zip(tokens, scores) if t in made or len(t) == 1])
-    tokenizer = with_steps(models.BPE(**{**model, "merges": merges}),
-                           normalizers.Sequence([normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)]), None, SPM_DECODER)
+    scores = {t: float(-i) if t in made else -1e6 for i, t in enumerate(model["vocab"]) if t not in SPM_SPECIALS + BYTES}
+    steps = normalizers.Sequence([normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
+    tokenizer = with_steps(models.BPE(**{**model, "merges": implied_merges(scores)}), steps, None, SPM_DECODER)
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPM_SPECIALS])
     write_all("gguf-llama", tokenizer, lines)
-    write_gguf("gguf-llama", "llama", list(tokens), kinds_of(tokens, SPM_SPECIALS), scores, 0, bos_token_id=1, eos_token_id=2)
+    tokens = list(model["vocab"])
+    write_gguf("gguf-llama", "llama", tokens, kinds_of(tokens, SPM_SPECIALS), [scores.get(t, 0.0) for t in tokens], 0,
+               bos_token_id=1, eos_token_id=2)
 
 
 def gguf_t5(lines, pieces):
     collapse = normalizers.Sequence([normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " "),
                                      normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
-    made = [with_steps(models.Unigram(p, unk_id=0, byte_fallback=True), collapse, None, SPM_DECODER) for p in (pieces, out_of_reach(pieces))]
+    made = [with_steps(models.Unigram(p, unk_id=0, byte_fallback=True), collapse, None, SPM_DECODER)
+            for p in (pieces, out_of_reach(pieces))]
     made[0].add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPM_SPECIALS])
     write_all("gguf-t5", made[0], lines, made[1])
     tokens, scores = zip(*pieces)
