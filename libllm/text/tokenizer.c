@@ -281,11 +281,11 @@ uint32_t tokenizer_find(const tokenizer *t, span bytes)
 
 /* ---- building ---- */
 
-bool tokenizer_set_printing(tokenizer *t, const token_printing *how, error *err)
+bool tokenizer_set_printing(tokenizer *t, const vocabulary *spelled, const token_printing *how, error *err)
 {
-    t->printed = printed_tokens(t->vocabulary, how, false, err);
+    t->printed = printed_tokens(spelled, how, false, err);
     if (t->printed && how->start != START_AS_ELSEWHERE)
-        t->first = printed_tokens(t->vocabulary, how, true, err);
+        t->first = printed_tokens(spelled, how, true, err);
     return t->first || (t->printed && how->start == START_AS_ELSEWHERE);
 }
 

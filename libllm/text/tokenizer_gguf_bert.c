@@ -36,7 +36,8 @@ bool tokenizer_gguf_bert(tokenizer *t, const gguf *file, error *err)
         !tokenizer_gguf_token(file, t, "tokenizer.ggml.seperator_token_id", &t->eos,
                               err) || /* the key's own spelling */
         !normalizer_add_bert(t->normalizer, &uncased, err) ||
-        !pretokenizer_add(t->pretokenizer, PRETOKENIZE_BERT, err) || !tokenizer_set_printing(t, &how, err))
+        !pretokenizer_add(t->pretokenizer, PRETOKENIZE_BERT, err) ||
+        !tokenizer_set_printing(t, t->vocabulary, &how, err))
         return false;
     options.vocabulary = t->vocabulary;
     t->wordpiece       = wordpiece_new(&options, err);

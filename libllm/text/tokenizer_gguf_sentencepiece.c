@@ -44,7 +44,8 @@ static bool load_steps(tokenizer *t, const gguf *file, error *err)
     t->byte_fallback = has_bytes(t->vocabulary);
     return (!trim || normalizer_add_trim(t->normalizer, err)) &&
            (!prefix || normalizer_add_prepend(t->normalizer, BLANK, err)) &&
-           normalizer_add_replace(t->normalizer, SPAN(" "), BLANK, err) && tokenizer_set_printing(t, &how, err);
+           normalizer_add_replace(t->normalizer, SPAN(" "), BLANK, err) &&
+           tokenizer_set_printing(t, t->vocabulary, &how, err);
 }
 
 /* A copy of tokenizer.ggml.scores, which the file may hold unaligned; the caller frees it. */

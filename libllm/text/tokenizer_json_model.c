@@ -9,6 +9,7 @@ typedef enum { MODEL_BPE, MODEL_UNIGRAM, MODEL_WORDPIECE } model_type;
 /* One id while the parts of the file are brought together. */
 typedef struct {
     span     text;  /* as the file spells it */
+    span     shown; /* what the decoder sees, where that is something else */
     uint32_t kinds; /* 0: the id is free */
     double   score; /* Unigram's */
 } token_slot;
@@ -75,15 +76,16 @@ static bool fill_slots(loading *l, error *err)
     json_t     *id;
     for (size_t i = 0; i < json_array_size(l->vocab); i++) {
         const json_t *piece = json_array_get(l->vocab, i);
-        l->slots[i]         = (token_slot){tokenizer_json_span(json_array_get(piece, 0)), TOKEN_NORMAL,
-                                           json_number_value(json_array_get(piece, 1))};
+        l->slots[i]         = (token_slot){.text  = tokenizer_json_span(json_array_get(piece, 0)),
+                                           .kinds = TOKEN_NORMAL,
+                                           .score = json_number_value(json_array_get(piece, 1))};
     }
     json_object_foreach((json_t *)(uintptr_t)l->vocab, token, id)
     {
         token_slot *slot = &l->slots[json_integer_value(id)];
         if (slot->kinds)
             return error_set(err, ERR_INVALID, "the tokens \"%s\" and \"%s\" have the same id", slot->text.data, token);
-        *slot = (token_slot){span_of(token), TOKEN_NORMAL, 0};
+        *slot = (token_slot){.text = span_of(token), .kinds = TOKEN_NORMAL};
     }
     return true;
 }
@@ -143,7 +145,7 @@ static bool load_vocabulary(loading *l, error *err)
     for (uint32_t i = 0; i < l->n_slots; i++)
         if (!append_slot(l, &l->slots[i], err))
             return false;
-    return l->shape->byte_level || tokenizer_set_printing(l->tokenizer, &l->shape->printing, err);
+    return true;
 }
 
 /* ---- merges ---- */
@@ -306,7 +308,7 @@ static bool normalize_added(const tokenizer *t, span *text, arena *memory, error
 }
 
 /* The added tokens that are matched in normalized text, or those that are not. The former are normalized themselves. */
-static added_tokens *added_of(const loading *l, bool normalized, arena *memory, error *err)
+static added_tokens *added_of(loading *l, bool normalized, arena *memory, error *err)
 {
     size_t       n = json_array_size(l->added), n_list = 0;
     added_token *list = arena_take_array(memory, n + 1, sizeof *list);
@@ -322,9 +324,23 @@ static added_tokens *added_of(const loading *l, bool normalized, arena *memory, 
             continue;
         if (normalized && !normalize_added(l->tokenizer, &text, memory, err))
             return NULL;
-        list[n_list++] = (added_token){text, token, added_flags(added)};
+        l->slots[token].shown = text; /* `tokenizers` prints what it matched */
+        list[n_list++]        = (added_token){text, token, added_flags(added)};
     }
     return added_tokens_new(list, (uint32_t)n_list, err);
+}
+
+static bool set_printing(loading *l, error *err)
+{
+    vocabulary *shown = vocabulary_new(l->n_slots, err);
+    bool        done  = shown != NULL;
+    for (uint32_t i = 0; i < l->n_slots && done; i++) {
+        const token_slot *slot = &l->slots[i];
+        done = vocabulary_append(shown, slot->shown.size ? slot->shown : slot->text, TOKEN_NORMAL, err);
+    }
+    done = done && tokenizer_set_printing(l->tokenizer, shown, &l->shape->printing, err);
+    vocabulary_free(&shown);
+    return done;
 }
 
 static bool load_added_tokens(loading *l, error *err)
@@ -340,8 +356,9 @@ static bool load_added_tokens(loading *l, error *err)
     l->tokenizer->added = added_of(l, false, memory, err);
     if (l->tokenizer->added)
         l->tokenizer->added_normalized = added_of(l, true, memory, err);
+    bool done = l->tokenizer->added_normalized && (l->shape->byte_level || set_printing(l, err));
     arena_free(&memory);
-    return l->tokenizer->added_normalized != NULL;
+    return done;
 }
 
 /* ---- the whole ---- */

@@ -36,8 +36,8 @@ struct tokenizer {
 /* A tokenizer without a model, its normalizer and pre-tokenizer without steps; tokenizer_free takes it in any state. */
 tokenizer *tokenizer_empty(error *err);
 
-/* Makes .printed and .first, after the vocabulary. */
-bool tokenizer_set_printing(tokenizer *t, const token_printing *how, error *err);
+/* Makes .printed and .first. `spelled` has what the decoder sees of each token: the vocabulary, or nearly. */
+bool tokenizer_set_printing(tokenizer *t, const vocabulary *spelled, const token_printing *how, error *err);
 
 /* Lets the pre-tokenizer cut the text before each blank, where that can change no token: no token of the vocabulary
  * has a U+2581 behind another character. After the vocabulary; for byte-pair encoding of characters. */

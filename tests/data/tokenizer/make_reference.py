@@ -282,9 +282,7 @@ def is_clear(tokenizer, ids):
 
 def write_decode(path, tokenizer, n_specials):
     rng = random.Random(17)
-    added, out = tokenizer.get_added_tokens_decoder(), []
-    # `tokenizers` prints an added token of the normalized kind as its normalizer leaves it.
-    printable = [i for i in range(tokenizer.get_vocab_size()) if i not in added or tokenizer.id_to_token(i) == added[i].content]
+    added, n_vocab, out = tokenizer.get_added_tokens_decoder(), tokenizer.get_vocab_size(), []
     characters = ["\u00e9", "\u65e5", "\U0001f525", "\n"]
     has_bytes = tokenizer.token_to_id("<0x00>") is not None
     while len(out) < 150:
@@ -296,7 +294,7 @@ def write_decode(path, tokenizer, n_specials):
             elif kind < 0.3:
                 ids.append(rng.randrange(n_specials))
             else:
-                ids.append(rng.choice(printable))
+                ids.append(rng.randrange(n_vocab))
         plain = [i for i in ids if i not in added or not added[i].special]
         if is_clear(tokenizer, ids) and is_clear(tokenizer, plain):
             out.append([ids, tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=False)])
