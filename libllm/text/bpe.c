@@ -2,6 +2,7 @@
 #include "text/bpe.h"
 
 #include "base/random.h"
+#include "base/utf8.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -41,88 +42,6 @@ static size_t slots_for(size_t n)
     return slots;
 }
 
-bpe *bpe_new(const bpe_options *options, error *err)
-{
-    bpe *b = calloc(1, sizeof *b);
-    if (b) {
-        size_t n_words = slots_for(vocabulary_n_tokens(options->vocabulary)), n_pairs = slots_for(options->n_merges);
-        b->options   = *options;
-        b->word_mask = n_words - 1;
-        b->pair_mask = n_pairs - 1;
-        b->words     = calloc(n_words, sizeof *b->words);
-        b->pairs     = malloc(n_pairs * sizeof *b->pairs);
-    }
-    if (!b || !b->words || !b->pairs || !random_bytes(&b->seed, sizeof b->seed, NULL)) {
-        error_set(err, ERR_NO_MEMORY, "no memory for %u merges", options->n_merges);
-        bpe_free(&b);
-        return NULL;
-    }
-    for (size_t i = 0; i <= b->pair_mask; i++)
-        b->pairs[i] = (pair_slot){NO_MERGE, NO_MERGE};
-    for (uint32_t i = 0; i < 256; i++)
-        b->byte_token[i] = vocabulary_find(options->vocabulary, (span){&(char){(char)i}, 1}, TOKEN_NORMAL);
-    return b;
-}
-
-void bpe_free(bpe **b)
-{
-    if (!*b)
-        return;
-    free((*b)->words);
-    free((*b)->pairs);
-    free(*b);
-    *b = NULL;
-}
-
-/* The slot that holds `pair`, or the empty one where it belongs. */
-static pair_slot *slot_of_pair(const bpe *b, uint64_t pair)
-{
-    size_t at = vocabulary_mix(pair, b->seed) & b->pair_mask;
-    while (b->pairs[at].pair != pair && b->pairs[at].pair != NO_MERGE)
-        at = (at + 1) & b->pair_mask;
-    return &b->pairs[at];
-}
-
-/* rank << 32 | merged token of two neighbours; NO_MERGE when they have none. */
-static uint64_t merge_of(const bpe *b, uint32_t left, uint32_t right)
-{
-    return slot_of_pair(b, (uint64_t)left << 32 | right)->merge;
-}
-
-/* A merge's part: a normal token, else a special one of these bytes. */
-static uint32_t find_part(const vocabulary *v, span bytes)
-{
-    uint32_t token = vocabulary_find(v, bytes, TOKEN_NORMAL);
-    return token != VOCABULARY_NONE ? token : vocabulary_find(v, bytes, TOKEN_SPECIAL);
-}
-
-static uint32_t find_joined(const vocabulary *v, bpe_merge merge)
-{
-    char bytes[2 * VOCABULARY_TOKEN_BYTES_MAX];
-    memcpy(bytes, merge.left.data, merge.left.size);
-    memcpy(bytes + merge.left.size, merge.right.data, merge.right.size);
-    return find_part(v, (span){bytes, merge.left.size + merge.right.size});
-}
-
-bool bpe_add_merge(bpe *b, bpe_merge merge, error *err)
-{
-    assert(b->n_merges < b->options.n_merges);
-    const vocabulary *v     = b->options.vocabulary;
-    uint32_t          left  = find_part(v, merge.left);
-    uint32_t          right = find_part(v, merge.right);
-    bool              known = left != VOCABULARY_NONE && right != VOCABULARY_NONE;
-    uint32_t          token = known ? find_joined(v, merge) : VOCABULARY_NONE;
-    if (token == VOCABULARY_NONE)
-        return error_set(err, ERR_INVALID, "merge %u joins \"%.*s\" and \"%.*s\": not all three are in the vocabulary",
-                         b->n_merges, SPAN_ARG(merge.left), SPAN_ARG(merge.right));
-    uint64_t ranked = (uint64_t)b->n_merges++ << 32 | token;
-    if (!(vocabulary_kinds(v, left) & vocabulary_kinds(v, right) & vocabulary_kinds(v, token) & TOKEN_NORMAL))
-        return true;
-    pair_slot *slot = slot_of_pair(b, (uint64_t)left << 32 | right);
-    *slot           = (pair_slot){(uint64_t)left << 32 | right, ranked}; /* the last of two alike counts */
-    return true;
-}
-
 static uint64_t load(const char *bytes, size_t n)
 {
     uint64_t word = 0;
@@ -157,6 +76,119 @@ static word_slot *slot_of_word(const bpe *b, word_slot key)
     return &b->words[at];
 }
 
+static void add_word(bpe *b, span bytes, uint32_t token)
+{
+    word_slot  key  = word_of(bytes);
+    word_slot *slot = slot_of_word(b, key);
+    if (slot->high == 0) {
+        key.token = token;
+        *slot     = key;
+    }
+}
+
+/* Characters are words that no merge has to make; bytes are found by their names. */
+static void find_characters(bpe *b)
+{
+    const vocabulary *v = b->options.vocabulary;
+    for (uint32_t token = 0; token < vocabulary_n_tokens(v); token++) {
+        span     bytes = vocabulary_bytes(v, token);
+        uint32_t c;
+        if (vocabulary_kinds(v, token) & TOKEN_NORMAL && (utf8_decode(bytes, &c) == bytes.size || bytes.size == 1))
+            add_word(b, bytes, token);
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        b->byte_token[i] = b->options.byte_fallback ? vocabulary_find_byte(v, (uint8_t)i) : VOCABULARY_NONE;
+}
+
+bpe *bpe_new(const bpe_options *options, error *err)
+{
+    bpe *b = calloc(1, sizeof *b);
+    if (b) {
+        size_t n_words = slots_for(vocabulary_n_tokens(options->vocabulary)), n_pairs = slots_for(options->n_merges);
+        b->options   = *options;
+        b->word_mask = n_words - 1;
+        b->pair_mask = n_pairs - 1;
+        b->words     = calloc(n_words, sizeof *b->words);
+        b->pairs     = malloc(n_pairs * sizeof *b->pairs);
+    }
+    if (!b || !b->words || !b->pairs || !random_bytes(&b->seed, sizeof b->seed, NULL)) {
+        error_set(err, ERR_NO_MEMORY, "no memory for %u merges", options->n_merges);
+        bpe_free(&b);
+        return NULL;
+    }
+    for (size_t i = 0; i <= b->pair_mask; i++)
+        b->pairs[i] = (pair_slot){NO_MERGE, NO_MERGE};
+    if (options->characters)
+        find_characters(b);
+    else
+        for (uint32_t i = 0; i < 256; i++)
+            b->byte_token[i] = vocabulary_find(options->vocabulary, (span){&(char){(char)i}, 1}, TOKEN_NORMAL);
+    return b;
+}
+
+void bpe_free(bpe **b)
+{
+    if (!*b)
+        return;
+    free((*b)->words);
+    free((*b)->pairs);
+    free(*b);
+    *b = NULL;
+}
+
+/* The slot that holds `pair`, or the empty one where it belongs. */
+static pair_slot *slot_of_pair(const bpe *b, uint64_t pair)
+{
+    size_t at = vocabulary_mix(pair, b->seed) & b->pair_mask;
+    while (b->pairs[at].pair != pair && b->pairs[at].pair != NO_MERGE)
+        at = (at + 1) & b->pair_mask;
+    return &b->pairs[at];
+}
+
+/* rank << 32 | merged token of two neighbours; NO_MERGE when they have none. */
+static uint64_t merge_of(const bpe *b, uint32_t left, uint32_t right)
+{
+    return slot_of_pair(b, (uint64_t)left << 32 | right)->merge;
+}
+
+/* A merge's part: a normal token, else one of another kind of these bytes. */
+static uint32_t find_part(const vocabulary *v, span bytes)
+{
+    uint32_t token = vocabulary_find(v, bytes, TOKEN_NORMAL);
+    return token != VOCABULARY_NONE ? token : vocabulary_find(v, bytes, TOKEN_SPECIAL | TOKEN_BYTE);
+}
+
+static uint32_t find_joined(const vocabulary *v, bpe_merge merge)
+{
+    char bytes[2 * VOCABULARY_TOKEN_BYTES_MAX];
+    memcpy(bytes, merge.left.data, merge.left.size);
+    memcpy(bytes + merge.left.size, merge.right.data, merge.right.size);
+    return find_part(v, (span){bytes, merge.left.size + merge.right.size});
+}
+
+bool bpe_add_merge(bpe *b, bpe_merge merge, error *err)
+{
+    assert(b->n_merges < b->options.n_merges);
+    const vocabulary *v     = b->options.vocabulary;
+    uint32_t          left  = find_part(v, merge.left);
+    uint32_t          right = find_part(v, merge.right);
+    bool              known = left != VOCABULARY_NONE && right != VOCABULARY_NONE;
+    uint32_t          token = known ? find_joined(v, merge) : VOCABULARY_NONE;
+    if (token == VOCABULARY_NONE)
+        return error_set(err, ERR_INVALID, "merge %u joins \"%.*s\" and \"%.*s\": not all three are in the vocabulary",
+                         b->n_merges, SPAN_ARG(merge.left), SPAN_ARG(merge.right));
+    if (vocabulary_kinds(v, left) & vocabulary_kinds(v, right) & vocabulary_kinds(v, token) & TOKEN_NORMAL)
+        bpe_add_ranked_merge(b, b->n_merges, left, right, token); /* the last of two alike counts */
+    b->n_merges++;
+    return true;
+}
+
+void bpe_add_ranked_merge(bpe *b, uint32_t rank, uint32_t left, uint32_t right, uint32_t token)
+{
+    uint64_t pair          = (uint64_t)left << 32 | right;
+    *slot_of_pair(b, pair) = (pair_slot){pair, (uint64_t)rank << 32 | token};
+}
+
 /* The token that `piece` is as a whole; VOCABULARY_NONE when merges must tell. */
 static uint32_t whole_token(const bpe *b, span piece)
 {
@@ -168,7 +200,7 @@ static uint32_t whole_token(const bpe *b, span piece)
 }
 
 /* The first symbols of a piece, one for each byte, to `symbols` (which may be tokens[]). */
-static size_t symbols_of(const bpe *b, span piece, uint32_t *symbols)
+static size_t symbols_of_bytes(const bpe *b, span piece, uint32_t *symbols)
 {
     size_t n           = 0;
     bool   was_unknown = false;
@@ -184,6 +216,49 @@ static size_t symbols_of(const bpe *b, span piece, uint32_t *symbols)
     return n;
 }
 
+/* The tokens of a character's bytes; 0 where one has none. */
+static size_t put_fallback(const bpe *b, span character, uint32_t *symbols)
+{
+    for (size_t i = 0; i < character.size; i++) {
+        symbols[i] = b->byte_token[(uint8_t)character.data[i]];
+        if (symbols[i] == VOCABULARY_NONE)
+            return 0;
+    }
+    return character.size;
+}
+
+/* One for each character that is a token. `tokenizers` keeps an unknown one pending until the next known character, or
+ * the next unknown one that it does not fuse with, so bytes that stand for a character overtake it. */
+static size_t symbols_of_characters(const bpe *b, span piece, uint32_t *symbols)
+{
+    size_t n       = 0;
+    bool   pending = false;
+    for (size_t at = 0, size; at < piece.size; at += size) {
+        uint32_t c;
+        size                   = utf8_decode((span){piece.data + at, piece.size - at}, &c);
+        size                   = size ? size : 1;
+        span             text  = {piece.data + at, size};
+        const word_slot *known = slot_of_word(b, word_of(text));
+        size_t           bytes = known->high ? 0 : put_fallback(b, text, symbols + n);
+        n += bytes;
+        if (bytes || (!known->high && b->options.unknown == VOCABULARY_NONE))
+            continue;
+        if (pending && (known->high || !b->options.fuse_unknown))
+            symbols[n++] = b->options.unknown;
+        pending = !known->high;
+        if (known->high)
+            symbols[n++] = known->token;
+    }
+    if (pending)
+        symbols[n++] = b->options.unknown;
+    return n;
+}
+
+static size_t symbols_of(const bpe *b, span piece, uint32_t *symbols)
+{
+    return b->options.characters ? symbols_of_characters(b, piece, symbols) : symbols_of_bytes(b, piece, symbols);
+}
+
 /* Merges symbols[0..n) in place, n <= SHORT_SYMBOLS. Returns how many are left. */
 static size_t merge_short(const bpe *b, uint32_t *symbols, size_t n)
 {
@@ -193,7 +268,7 @@ static size_t merge_short(const bpe *b, uint32_t *symbols, size_t n)
     while (n > 1) {
         size_t best = 0;
         for (size_t i = 1; i + 1 < n; i++)
-            best = merges[i] < merges[best] ? i : best;
+            best = merges[i] >> 32 < merges[best] >> 32 ? i : best;
         if (merges[best] == NO_MERGE)
             break;
         symbols[best] = (uint32_t)merges[best];
@@ -339,11 +414,6 @@ void bpe_finish(bpe *b)
         size_t n = merge_short(b, symbols, symbols_of(b, bytes, symbols));
         if (!b->options.ignore_merges && !(n == 1 && symbols[0] == token))
             continue;
-        word_slot  key  = word_of(bytes);
-        word_slot *slot = slot_of_word(b, key);
-        if (slot->high == 0) {
-            key.token = token;
-            *slot     = key;
-        }
+        add_word(b, bytes, token);
     }
 }

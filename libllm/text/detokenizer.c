@@ -6,6 +6,7 @@
 #include "text/detokenizer.h"
 
 #include "base/utf8.h"
+#include "text/tokenizer_parts.h"
 #include <assert.h>
 
 enum { REPLACEMENT_BYTES = 3 };
@@ -20,7 +21,7 @@ struct detokenizer {
     const tokenizer *tokenizer;
     stop_automaton   stops[DETOKENIZER_STOPS_MAX];
     uint32_t         n_stops, stopped_by; /* UINT32_MAX while it goes on */
-    bool             include_stop, specials, finished;
+    bool             include_stop, specials, finished, started;
     char             partial[UTF8_BYTES_MAX]; /* the beginning of a character */
     uint32_t         n_partial;
     char            *text; /* what was handed out last, then what is kept back */
@@ -72,6 +73,7 @@ detokenizer *detokenizer_new(arena *memory, const detokenizer_options *options, 
     d->tokenizer    = options->tokenizer;
     d->include_stop = options->include_stop;
     d->specials     = options->specials;
+    d->started      = options->continues;
     d->n_stops      = options->n_stops;
     d->stopped_by   = UINT32_MAX;
     /* Each byte of a token, and each of an unfinished character before it, can become one U+FFFD. */
@@ -115,7 +117,8 @@ static bool put_character(detokenizer *d, uint32_t character)
 }
 
 /* Adds one byte of a token: finished characters move on to the text, each ill-formed sequence as one U+FFFD (the
- * "maximal subpart" rule of Unicode 15 section 3.9, as Rust's from_utf8_lossy has it). */
+ * "maximal subpart" rule of Unicode 15 section 3.9, as Rust's from_utf8_lossy has it), or, where single bytes stand for
+ * characters, each of its bytes (as `tokenizers`' ByteFallback has it). */
 static bool put_token_byte(detokenizer *d, char byte)
 {
     d->partial[d->n_partial++] = byte;
@@ -124,8 +127,10 @@ static bool put_token_byte(detokenizer *d, char byte)
         uint32_t character;
         bool     may_continue = false;
         size_t   n            = utf8_decode(partial, &character);
-        if (n == 0)
+        if (n == 0) {
             n = utf8_invalid_length(partial, &may_continue);
+            n = d->tokenizer->byte_fallback ? 1 : n;
+        }
         if (may_continue)
             break;
         d->n_partial -= (uint32_t)n;
@@ -161,10 +166,12 @@ static void drop_what_was_handed_out(detokenizer *d)
 
 bool detokenizer_push(detokenizer *d, uint32_t token, span *text, uint32_t *stop_index)
 {
-    span bytes = tokenizer_token_bytes(d->tokenizer, token);
+    span bytes = d->started ? tokenizer_token_bytes(d->tokenizer, token) : tokenizer_first_bytes(d->tokenizer, token);
     drop_what_was_handed_out(d);
     if (d->stopped_by != UINT32_MAX || d->finished || (!d->specials && tokenizer_is_special(d->tokenizer, token)))
         bytes.size = 0;
+    else if (tokenizer_token_bytes(d->tokenizer, token).size > 0)
+        d->started = true;
     for (size_t i = 0; i < bytes.size; i++) {
         if (put_token_byte(d, bytes.data[i])) {
             size_t n    = d->n_text - (d->include_stop ? 0 : d->stops[d->stopped_by].size);
@@ -186,7 +193,8 @@ span detokenizer_finish(detokenizer *d)
     if (d->n_partial > 0 && d->stopped_by == UINT32_MAX && !d->finished) {
         uint32_t n_stops = d->n_stops;
         d->n_stops       = 0; /* nothing follows: a stop string that this would complete was not said */
-        put_character(d, UTF8_REPLACEMENT);
+        for (uint32_t i = 0; i < (d->tokenizer->byte_fallback ? d->n_partial : 1); i++)
+            put_character(d, UTF8_REPLACEMENT);
         d->n_stops = n_stops;
     }
     d->finished = true;

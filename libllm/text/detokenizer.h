@@ -20,6 +20,7 @@ typedef struct {
     uint32_t         n_stops;      /* 0..DETOKENIZER_STOPS_MAX */
     bool             include_stop; /* hand out the stop string itself too */
     bool             specials;     /* print special tokens instead of skipping them */
+    bool             continues;    /* the text goes on from another: a blank at its beginning stays */
 } detokenizer_options;
 
 /* NULL with *err set: ERR_INVALID (a stop string is empty, too long or not UTF-8) or ERR_NO_MEMORY. */

@@ -7,11 +7,16 @@
 
 enum { DECOMPOSED_MAX = 4, CLASS_COUNT = 256, INSERTION_MAX = 32 };
 
-/* All text below U+0300 is in form C, and nothing from there on is encoded with a first byte below 0xCC. */
-static size_t plain_prefix(span text)
+/* The one letter of Unicode 13 and 14 that decomposes; `tokenizers` normalizes by Unicode 12. */
+enum { NEWER_THAN_TOKENIZERS = 0x11938 };
+
+/* All text below U+0300 is in form C, below U+00C0 in form D, and nothing from there on is encoded with a first byte
+ * below 0xCC or 0xC3. */
+static size_t plain_prefix(span text, bool compose)
 {
-    size_t at = 0, last = 0; /* the last character may compose with what follows */
-    while (at < text.size && (uint8_t)text.data[at] < 0xCC) {
+    uint8_t first = compose ? 0xCC : 0xC3;
+    size_t  at = 0, last = 0; /* the last character may compose with what follows */
+    while (at < text.size && (uint8_t)text.data[at] < first) {
         if (((uint8_t)text.data[at] & 0xC0) != 0x80)
             last = at;
         at++;
@@ -67,26 +72,30 @@ static size_t decompose(span text, utf8proc_int32_t *out)
         uint32_t c;
         int      boundary = 0;
         at += utf8_decode((span){text.data + at, text.size - at}, &c);
-        n += (size_t)utf8proc_decompose_char((utf8proc_int32_t)c, out + n, DECOMPOSED_MAX, UTF8PROC_DECOMPOSE,
-                                             &boundary);
+        if (c == NEWER_THAN_TOKENIZERS)
+            out[n++] = (utf8proc_int32_t)c;
+        else
+            n += (size_t)utf8proc_decompose_char((utf8proc_int32_t)c, out + n, DECOMPOSED_MAX, UTF8PROC_DECOMPOSE,
+                                                 &boundary);
     }
     return n;
 }
 
-/* Appends a valid `text` in form C to out. Returns the bytes written: at most 3 a byte of `text`. */
-static size_t normalize_valid(span text, utf8proc_int32_t *points, utf8proc_int32_t *spare, char *out)
+/* Appends a valid `text` in form C or D to out. Returns the bytes written: at most 3 a byte of `text`. */
+static size_t normalize_valid(span text, bool compose, utf8proc_int32_t *points, utf8proc_int32_t *spare, char *out)
 {
     size_t n_bytes = 0, n = decompose(text, points);
     order_canonically(points, n, spare);
-    n = (size_t)utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    if (compose)
+        n = (size_t)utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     for (size_t i = 0; i < n; i++)
         n_bytes += utf8_encode((uint32_t)points[i], out + n_bytes);
     return n_bytes;
 }
 
-bool nfc_normalize(span text, arena *memory, span *normal, error *err)
+static bool normalize(span text, bool compose, arena *memory, span *normal, error *err)
 {
-    size_t at = plain_prefix(text);
+    size_t at = plain_prefix(text, compose);
     *normal   = text;
     if (at == text.size)
         return true;
@@ -102,7 +111,7 @@ bool nfc_normalize(span text, arena *memory, span *normal, error *err)
     while (at < text.size) {
         span rest  = {text.data + at, text.size - at};
         span valid = {rest.data, utf8_valid_prefix(rest)};
-        n_out += normalize_valid(valid, points, spare, out + n_out);
+        n_out += normalize_valid(valid, compose, points, spare, out + n_out);
         at += valid.size;
         if (at < text.size)
             out[n_out++] = text.data[at++]; /* one invalid byte */
@@ -112,4 +121,14 @@ bool nfc_normalize(span text, arena *memory, span *normal, error *err)
         return true; /* the copy stays in the arena until its owner's next rewind */
     *normal = (span){out, n_out};
     return true;
+}
+
+bool nfc_normalize(span text, arena *memory, span *normal, error *err)
+{
+    return normalize(text, true, memory, normal, err);
+}
+
+bool nfd_normalize(span text, arena *memory, span *normal, error *err)
+{
+    return normalize(text, false, memory, normal, err);
 }

@@ -1,4 +1,4 @@
-/* Unicode normalization form C (UAX #15), for tokenizers that ask for it. */
+/* Unicode normalization forms C and D (UAX #15), for tokenizers that ask for them. */
 #ifndef TROUPE_TEXT_NFC_H
 #define TROUPE_TEXT_NFC_H
 
@@ -10,5 +10,8 @@
  * for each byte of `text`. Invalid bytes stay as they are, and nothing composes across them. Linear time.
  * ERR_NO_MEMORY. */
 bool nfc_normalize(span text, arena *memory, span *normal, error *err) MUST_CHECK;
+
+/* The same for form D. */
+bool nfd_normalize(span text, arena *memory, span *normal, error *err) MUST_CHECK;
 
 #endif

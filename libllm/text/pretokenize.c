@@ -3,15 +3,19 @@
 
 #include "base/utf8.h"
 #include "text/pretokenize_rules.h"
+#include "text/unicode.h"
 #include <stdlib.h>
 
 /* Steps only a pretokenizer makes of what it is given. */
-enum { STEP_GPT2_SINGLE_DIGITS = PRETOKENIZE_PREFIX_SPACE + 1, STEP_REGEX };
+enum { STEP_GPT2_SINGLE_DIGITS = PRETOKENIZE_PREFIX_SPACE + 1, STEP_METASPACE, STEP_REGEX };
+
+#define BLANK SPAN("\xE2\x96\x81") /* U+2581 */
 
 typedef struct {
     int                  kind; /* a pretokenize_rule or one of the above */
     pretokenize_regex   *regex;
     pretokenize_behavior behavior;
+    metaspace_prefix     prefix;
 } step;
 
 struct pretokenizer {
@@ -26,6 +30,7 @@ typedef struct {
     pretokenize_sink    sink;
     void               *context;
     error              *err;
+    const char         *first; /* where the whole text begins; NULL where that is not in this run */
 } run;
 
 pretokenizer *pretokenizer_new(error *err)
@@ -92,6 +97,21 @@ bool pretokenizer_add_regex(pretokenizer *p, span pattern, pretokenize_behavior 
     return false;
 }
 
+bool pretokenizer_add_metaspace(pretokenizer *p, metaspace_prefix prefix, error *err)
+{
+    if (pretokenizer_growth(p) > 1)
+        return error_set(err, ERR_UNSUPPORTED, "more than one pre_tokenizer of type Metaspace is not supported");
+    return add_step(p, (step){.kind = STEP_METASPACE, .prefix = prefix}, err);
+}
+
+size_t pretokenizer_growth(const pretokenizer *p)
+{
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].kind == STEP_METASPACE)
+            return BLANK.size;
+    return 1;
+}
+
 static size_t next_piece(int kind, span text, size_t at)
 {
     switch (kind) {
@@ -107,6 +127,14 @@ static size_t next_piece(int kind, span text, size_t at)
         return pretokenize_next_digits(text, at, true);
     case PRETOKENIZE_DIGIT_RUNS:
         return pretokenize_next_digits(text, at, false);
+    case PRETOKENIZE_WHITESPACE:
+        return pretokenize_next_bert(text, at, false);
+    case PRETOKENIZE_BERT:
+        return pretokenize_next_bert(text, at, true);
+    case PRETOKENIZE_BLANK_WORDS:
+        return pretokenize_next_blank(text, at, true);
+    case PRETOKENIZE_BLANK_RUNS:
+        return pretokenize_next_blank(text, at, false);
     }
     return text.size;
 }
@@ -124,6 +152,38 @@ static bool run_prefix_space(const run *r, uint32_t n_done, span text)
     copy[0] = ' ';
     memcpy(copy + 1, text.data, text.size);
     bool done = run_from(r, n_done + 1, (span){copy, text.size + 1});
+    arena_rewind(r->scratch, mark);
+    return done;
+}
+
+static bool begins_with_blank(span text)
+{
+    return text.size >= BLANK.size && memcmp(text.data, BLANK.data, BLANK.size) == 0;
+}
+
+static bool run_metaspace(const run *r, uint32_t n_done, span text)
+{
+    metaspace_prefix prefix = r->pretokenizer->steps[n_done].prefix;
+    size_t           mark = arena_mark(r->scratch), n = 0;
+    bool             prefixed = prefix == METASPACE_ALWAYS || (prefix == METASPACE_FIRST && text.data == r->first);
+    if (text.size > SIZE_MAX / BLANK.size - 1)
+        return error_set(r->err, ERR_TOO_LARGE, "a text of %zu bytes", text.size);
+    char *copy = arena_take(r->scratch, BLANK.size * (text.size + 1));
+    if (!copy)
+        return error_set(r->err, ERR_NO_MEMORY, "no scratch memory to encode a text of %zu bytes", text.size);
+    if (prefixed && text.data[0] != ' ' && !begins_with_blank(text)) {
+        memcpy(copy, BLANK.data, BLANK.size);
+        n = BLANK.size;
+    }
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] != ' ') {
+            copy[n++] = text.data[i];
+            continue;
+        }
+        memcpy(copy + n, BLANK.data, BLANK.size);
+        n += BLANK.size;
+    }
+    bool done = run_from(r, n_done + 1, (span){copy, n});
     arena_rewind(r->scratch, mark);
     return done;
 }
@@ -160,9 +220,10 @@ static bool run_regex(const run *r, uint32_t n_done, span text)
             return false;
         if (!found)
             start = end = text.size;
-        if (!run_gap(r, n_done, (span){text.data + done, start - done}))
+        bool joins = s->behavior == PRETOKENIZE_JOIN_TO_GAPS && start > done;
+        if (!run_gap(r, n_done, (span){text.data + done, (joins ? end : start) - done}))
             return false;
-        if (found && s->behavior != PRETOKENIZE_KEEP_GAPS &&
+        if (found && !joins && s->behavior != PRETOKENIZE_KEEP_GAPS &&
             !run_from(r, n_done + 1, (span){text.data + start, end - start}))
             return false;
         done = end;
@@ -178,9 +239,17 @@ static bool run_from(const run *r, uint32_t n_done, span text)
     int kind = r->pretokenizer->steps[n_done].kind;
     if (kind == PRETOKENIZE_PREFIX_SPACE)
         return run_prefix_space(r, n_done, text);
+    if (kind == STEP_METASPACE)
+        return run_metaspace(r, n_done, text);
     if (kind == STEP_REGEX)
         return run_regex(r, n_done, text);
+    bool drops_spaces = kind == PRETOKENIZE_WHITESPACE || kind == PRETOKENIZE_BERT;
     for (size_t at = 0; at < text.size;) {
+        unicode_character space = drops_spaces ? unicode_at(text, at) : (unicode_character){0};
+        if (space.classes & UNICODE_SPACE) {
+            at += space.n_bytes;
+            continue;
+        }
         size_t end = next_piece(kind, text, at);
         if (!run_from(r, n_done + 1, (span){text.data + at, end - at}))
             return false;
@@ -189,9 +258,9 @@ static bool run_from(const run *r, uint32_t n_done, span text)
     return true;
 }
 
-bool pretokenizer_run(const pretokenizer *p, span text, arena *scratch, pretokenize_sink sink, void *context,
-                      error *err)
+bool pretokenizer_run(const pretokenizer *p, span text, bool at_start, arena *scratch, pretokenize_sink sink,
+                      void *context, error *err)
 {
-    run r = {p, scratch, sink, context, err};
+    run r = {p, scratch, sink, context, err, at_start ? text.data : NULL};
     return text.size == 0 || run_from(&r, 0, text);
 }

@@ -5,6 +5,8 @@
  * `\s+(?!\S)` leaves the last space of a run to the word that follows. */
 #include "text/pretokenize_rules.h"
 
+#include "base/utf8.h"
+#include "text/bert_normalize.h"
 #include "text/unicode.h"
 
 static size_t skip(span text, size_t at, uint32_t classes)
@@ -147,4 +149,47 @@ size_t pretokenize_next_digits(span text, size_t at, bool single_digits)
         at += c.n_bytes;
     }
     return at;
+}
+
+static bool is_punctuation(span text, size_t at)
+{
+    uint8_t  byte = (uint8_t)text.data[at];
+    uint32_t c;
+    if (byte < 0x80)
+        return (unicode_ascii[byte] & (UNICODE_PUNCTUATION | UNICODE_SYMBOL)) != 0;
+    return utf8_decode((span){text.data + at, text.size - at}, &c) && bert_is_punctuation(c);
+}
+
+size_t pretokenize_next_bert(span text, size_t at, bool punctuation_alone)
+{
+    if (punctuation_alone && is_punctuation(text, at))
+        return at + unicode_at(text, at).n_bytes;
+    while (at < text.size) {
+        unicode_character c = unicode_at(text, at);
+        if (c.classes & UNICODE_SPACE || (punctuation_alone && is_punctuation(text, at)))
+            break;
+        at += c.n_bytes;
+    }
+    return at;
+}
+
+size_t pretokenize_next_blank(span text, size_t at, bool cuts_runs)
+{
+    static const char blank[] = "\xE2\x96\x81";
+    enum { BLANK_BYTES = sizeof blank - 1 };
+    bool in_run = true;
+    for (size_t end = at; end < text.size;) {
+        const char *found = memchr(text.data + end, blank[0], text.size - end);
+        size_t      next  = found ? (size_t)(found - text.data) : text.size;
+        in_run            = in_run && next == end;
+        end               = next;
+        if (text.size - end < BLANK_BYTES)
+            break;
+        bool is_blank = memcmp(text.data + end, blank, BLANK_BYTES) == 0;
+        if (is_blank && end > at && (cuts_runs || !in_run))
+            return end;
+        in_run = in_run && is_blank;
+        end += is_blank ? BLANK_BYTES : 1;
+    }
+    return text.size;
 }

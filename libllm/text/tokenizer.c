@@ -1,26 +1,30 @@
 /* Encoding, and what a tokenizer tells about itself. Making one is in tokenizer_gguf.c and tokenizer_json.c.
  *
  * A text goes through: added tokens cut out; normalization of the rest; added tokens of the normalized kind cut out;
- * pre-tokenizer; byte-pair encoding. */
+ * pre-tokenizer; model (byte-pair encoding, unigram or WordPiece). */
 #include "text/tokenizer.h"
 
 #include "base/utf8.h"
-#include "text/nfc.h"
 #include "text/tokenizer_parts.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
-enum { SCRATCH_MARGIN = 64 << 10, NFC_SCRATCH_PER_BYTE = 36 };
+enum { SCRATCH_MARGIN = 64 << 10 };
 
 tokenizer *tokenizer_empty(error *err)
 {
     tokenizer *t = calloc(1, sizeof *t);
-    if (t)
-        t->bos = t->eos = VOCABULARY_NONE;
-    else
+    if (!t) {
         error_set(err, ERR_NO_MEMORY, "no memory for a tokenizer");
+        return NULL;
+    }
+    t->bos = t->eos = VOCABULARY_NONE;
+    t->normalizer   = normalizer_new(err);
+    t->pretokenizer = t->normalizer ? pretokenizer_new(err) : NULL;
+    if (!t->pretokenizer)
+        tokenizer_free(&t);
     return t;
 }
 
@@ -51,7 +55,12 @@ void tokenizer_free(tokenizer **t)
     if (!*t)
         return;
     bpe_free(&(*t)->bpe);
+    unigram_free(&(*t)->unigram);
+    wordpiece_free(&(*t)->wordpiece);
     vocabulary_free(&(*t)->vocabulary);
+    vocabulary_free(&(*t)->printed);
+    vocabulary_free(&(*t)->first);
+    normalizer_free(&(*t)->normalizer);
     pretokenizer_free(&(*t)->pretokenizer);
     added_tokens_free(&(*t)->added);
     added_tokens_free(&(*t)->added_normalized);
@@ -78,11 +87,23 @@ static bool put_token(encoding *e, uint32_t token, error *err)
     return true;
 }
 
+static bool run_model(encoding *e, span piece, size_t *n, error *err)
+{
+    const tokenizer *t      = e->tokenizer;
+    uint32_t        *tokens = e->tokens + e->n;
+    size_t           n_max  = e->n_max - e->n;
+    if (t->unigram)
+        return unigram_encode(t->unigram, piece, e->scratch, tokens, n_max, n, err);
+    if (t->wordpiece)
+        return wordpiece_encode(t->wordpiece, piece, tokens, n_max, n, err);
+    return bpe_encode(t->bpe, piece, e->scratch, tokens, n_max, n, err);
+}
+
 static bool encode_piece(void *context, span piece, error *err)
 {
     encoding *e = context;
     size_t    n = 0;
-    if (!bpe_encode(e->tokenizer->bpe, piece, e->scratch, e->tokens + e->n, e->n_max - e->n, &n, err)) {
+    if (!run_model(e, piece, &n, err)) {
         if (err && err->code == ERR_TOO_LARGE)
             error_set(err, ERR_TOO_LARGE, "the text is more than %zu tokens long", e->n_max);
         return false;
@@ -91,9 +112,13 @@ static bool encode_piece(void *context, span piece, error *err)
     return true;
 }
 
-static bool encode_plain(encoding *e, marked_text text, error *err)
+/* Encodes a part of the text that has no added token of the kinds looked for so far. */
+typedef bool encode_rest(encoding *e, marked_text text, bool at_start, error *err);
+
+static bool encode_plain(encoding *e, marked_text text, bool at_start, error *err)
 {
-    return pretokenizer_run(e->tokenizer->pretokenizer, (span){text.data, text.size}, e->scratch, encode_piece, e, err);
+    return pretokenizer_run(e->tokenizer->pretokenizer, (span){text.data, text.size}, at_start, e->scratch,
+                            encode_piece, e, err);
 }
 
 static marked_text marked_slice(marked_text text, size_t start, size_t end)
@@ -101,54 +126,30 @@ static marked_text marked_slice(marked_text text, size_t start, size_t end)
     return (marked_text){text.data + start, text.trusted + start, end - start};
 }
 
-/* Cuts the tokens of `added` out of `text` and hands what lies between them to `encode_rest`. */
-static bool encode_around(encoding *e, const added_tokens *added, marked_text text,
-                          bool (*encode_rest)(encoding *, marked_text, error *), error *err)
+/* Cuts the tokens of `added` out of `text` and hands what lies between them to `rest`. */
+static bool encode_around(encoding *e, const added_tokens *added, marked_text text, bool at_start, encode_rest *rest,
+                          error *err)
 {
     added_search search = {.added = added, .text = text};
     for (;;) {
-        size_t   done = search.done, start, end;
+        size_t   done  = search.done, start, end;
+        bool     first = at_start && done == 0;
         uint32_t token;
         if (!added_tokens_next(&search, &start, &end, &token))
-            return done == text.size || encode_rest(e, marked_slice(text, done, text.size), err);
-        if (start > done && !encode_rest(e, marked_slice(text, done, start), err))
+            return done == text.size || rest(e, marked_slice(text, done, text.size), first, err);
+        if (start > done && !rest(e, marked_slice(text, done, start), first, err))
             return false;
         if (!put_token(e, token, err))
             return false;
     }
 }
 
-/* Normalizes each run of bytes of one origin for itself: what a user wrote can't alter the template's words. */
-static bool normalize(encoding *e, marked_text *text, error *err)
-{
-    char    *data    = arena_take(e->scratch, 3 * text->size + UTF8_BYTES_MAX);
-    uint8_t *trusted = arena_take(e->scratch, 3 * text->size + UTF8_BYTES_MAX);
-    size_t   size    = 0;
-    if (!data || !trusted)
-        return error_set(err, ERR_NO_MEMORY, "no scratch memory to normalize a text of %zu bytes", text->size);
-    for (size_t at = 0, end; at < text->size; at = end) {
-        for (end = at; end < text->size && text->trusted[end] == text->trusted[at];)
-            end++;
-        span   normal;
-        size_t mark = arena_mark(e->scratch);
-        if (!nfc_normalize((span){text->data + at, end - at}, e->scratch, &normal, err))
-            return false;
-        memcpy(data + size, normal.data, normal.size);
-        memset(trusted + size, text->trusted[at], normal.size);
-        size += normal.size;
-        arena_rewind(e->scratch, mark);
-    }
-    *text = (marked_text){data, trusted, size};
-    return true;
-}
-
-static bool encode_unnormalized(encoding *e, marked_text text, error *err)
+static bool encode_unnormalized(encoding *e, marked_text text, bool at_start, error *err)
 {
     const tokenizer *t    = e->tokenizer;
     size_t           mark = arena_mark(e->scratch);
-    if (t->nfc && !normalize(e, &text, err))
-        return false;
-    bool done = encode_around(e, t->added_normalized, text, encode_plain, err);
+    bool             done = normalizer_run(t->normalizer, &text, e->scratch, err) &&
+                encode_around(e, t->added_normalized, text, at_start, encode_plain, err);
     arena_rewind(e->scratch, mark);
     return done;
 }
@@ -179,11 +180,15 @@ static bool join_parts(const text_part *parts, uint32_t n_parts, arena *scratch,
 
 size_t tokenizer_scratch_bytes(const tokenizer *t, size_t text_bytes)
 {
-    size_t normal  = t->nfc ? 3 : 1;                            /* bytes of normalized text a byte */
-    size_t merging = (BPE_SCRATCH_BYTES_PER_BYTE + 1) * normal; /* and a prefix space's copy */
-    size_t most    = t->nfc && merging < NFC_SCRATCH_PER_BYTE ? NFC_SCRATCH_PER_BYTE : merging;
-    size_t each    = 2 + (t->nfc ? 2 * normal : 0) + most;
-    return text_bytes > (SIZE_MAX - SCRATCH_MARGIN) / each ? SIZE_MAX : each * text_bytes + SCRATCH_MARGIN;
+    size_t copied   = pretokenizer_growth(t->pretokenizer); /* and a prefix's copy: one byte a byte more */
+    size_t per_byte = (BPE_SCRATCH_BYTES_PER_BYTE + 1) * copied, model, sum;
+    _Static_assert((int)UNIGRAM_SCRATCH_BYTES_PER_BYTE <= (int)BPE_SCRATCH_BYTES_PER_BYTE, "bpe is the hungriest");
+    if (__builtin_mul_overflow(per_byte, normalizer_bytes_max(t->normalizer, text_bytes), &model) ||
+        __builtin_mul_overflow((size_t)2, text_bytes, &sum) || /* the parts joined, and their trust marks */
+        __builtin_add_overflow(sum, normalizer_scratch_bytes(t->normalizer, text_bytes), &sum) ||
+        __builtin_add_overflow(sum, model, &sum) || __builtin_add_overflow(sum, (size_t)SCRATCH_MARGIN, &sum))
+        return SIZE_MAX;
+    return sum;
 }
 
 bool tokenizer_encode(const tokenizer *t, const text_part *parts, uint32_t n_parts, arena *scratch, uint32_t *tokens,
@@ -193,7 +198,7 @@ bool tokenizer_encode(const tokenizer *t, const text_part *parts, uint32_t n_par
     size_t      mark = arena_mark(scratch);
     marked_text text;
     bool        done = join_parts(parts, n_parts, scratch, &text, err) &&
-                (text.size == 0 || encode_around(&e, t->added, text, encode_unnormalized, err));
+                (text.size == 0 || encode_around(&e, t->added, text, true, encode_unnormalized, err));
     arena_rewind(scratch, mark);
     *n_tokens = (uint32_t)(done ? e.n : 0);
     return done;
@@ -233,14 +238,35 @@ span tokenizer_chat_template(const tokenizer *t)
     return (span){t->chat_template ? t->chat_template : "", t->chat_template_bytes};
 }
 
-span tokenizer_token_bytes(const tokenizer *t, uint32_t token)
+bool tokenizer_adds_eos(const tokenizer *t)
+{
+    return t->adds_eos;
+}
+
+span tokenizer_spelling(const tokenizer *t, uint32_t token)
 {
     return vocabulary_bytes(t->vocabulary, token);
 }
 
+static const vocabulary *printed(const tokenizer *t)
+{
+    return t->printed ? t->printed : t->vocabulary;
+}
+
+span tokenizer_token_bytes(const tokenizer *t, uint32_t token)
+{
+    return vocabulary_bytes(printed(t), token);
+}
+
+span tokenizer_first_bytes(const tokenizer *t, uint32_t token)
+{
+    return vocabulary_bytes(t->first ? t->first : printed(t), token);
+}
+
 size_t tokenizer_longest_token(const tokenizer *t)
 {
-    return vocabulary_longest(t->vocabulary);
+    size_t longest = vocabulary_longest(printed(t)), first = t->first ? vocabulary_longest(t->first) : 0;
+    return longest > first ? longest : first;
 }
 
 bool tokenizer_is_special(const tokenizer *t, uint32_t token)
@@ -254,6 +280,30 @@ uint32_t tokenizer_find(const tokenizer *t, span bytes)
 }
 
 /* ---- building ---- */
+
+bool tokenizer_set_printing(tokenizer *t, const vocabulary *spelled, const token_printing *how, error *err)
+{
+    t->printed = printed_tokens(spelled, how, false, err);
+    if (t->printed && how->start != START_AS_ELSEWHERE)
+        t->first = printed_tokens(spelled, how, true, err);
+    return t->first || (t->printed && how->start == START_AS_ELSEWHERE);
+}
+
+bool tokenizer_cut_at_blanks(tokenizer *t, error *err)
+{
+    static const char blank[] = "\xE2\x96\x81";
+    const vocabulary *v       = t->vocabulary;
+    if (vocabulary_find(v, span_of(blank), TOKEN_NORMAL) == VOCABULARY_NONE)
+        return true;
+    for (uint32_t token = 0; token < vocabulary_n_tokens(v); token++) {
+        span bytes = vocabulary_bytes(v, token);
+        while (bytes.size >= 3 && memcmp(bytes.data, blank, 3) == 0)
+            bytes = (span){bytes.data + 3, bytes.size - 3};
+        if (vocabulary_kinds(v, token) & TOKEN_NORMAL && memmem(bytes.data, bytes.size, blank, 3))
+            return true;
+    }
+    return pretokenizer_add(t->pretokenizer, PRETOKENIZE_BLANK_RUNS, err);
+}
 
 bool tokenizer_set_chat_template(tokenizer *t, span source, error *err)
 {

@@ -1,54 +1,14 @@
 /* A tokenizer from a GGUF file's tokenizer.ggml.* keys. */
-#include "text/tokenizer_parts.h"
+#include "text/tokenizer_gguf_models.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* tokenizer.ggml.token_type, as ggml-org/llama.cpp's llama.h numbers them. */
-enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5, TYPE_BYTE = 6 };
+enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_BYTE = 6 };
 
-/* What a value of tokenizer.ggml.pre means. It names the tokenizer.json that the file was made from: its rule, whether
- * it normalizes, whether it has ignore_merges, and whether it puts a beginning-of-sequence token before a text. */
-typedef struct {
-    const char      *name;
-    bool             single_digits;
-    pretokenize_rule rule;
-    bool             nfc, ignore_merges, adds_bos;
-} pre_tokenizer_name;
+/* ---- keys ---- */
 
-static const pre_tokenizer_name names[] = {
-    {"gpt-2", false, PRETOKENIZE_GPT2, false, false, false},
-    {"phi-2", false, PRETOKENIZE_GPT2, false, false, false},
-    {"exaone4", false, PRETOKENIZE_GPT2, false, false, false},
-    {"olmo", false, PRETOKENIZE_GPT2, true, false, false},
-    {"smollm", true, PRETOKENIZE_GPT2, false, false, false},
-    {"starcoder", true, PRETOKENIZE_GPT2, false, false, false},
-    {"refact", true, PRETOKENIZE_GPT2, false, false, false},
-    {"codeshell", true, PRETOKENIZE_GPT2, false, false, false},
-    {"llama-bpe", false, PRETOKENIZE_LLAMA3, false, true, true},
-    {"llama3", false, PRETOKENIZE_LLAMA3, false, true, true},
-    {"llama-v3", false, PRETOKENIZE_LLAMA3, false, true, true},
-    {"smaug-bpe", false, PRETOKENIZE_LLAMA3, false, false, false},
-    {"qwen2", false, PRETOKENIZE_QWEN2, true, false, false},
-    {"deepseek-r1-qwen", false, PRETOKENIZE_QWEN2, true, false, false},
-};
-
-static const pre_tokenizer_name *name_of(span pre, error *err)
-{
-    char   list[300] = "";
-    size_t n         = 0;
-    for (size_t i = 0; i < COUNT(names); i++) {
-        if (span_is(pre, names[i].name))
-            return &names[i];
-        int added = snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", names[i].name);
-        n += (size_t)added < sizeof list - n ? (size_t)added : 0;
-    }
-    error_set(err, ERR_UNSUPPORTED, "tokenizer.ggml.pre is \"%.*s\"; supported are %s", SPAN_ARG(pre), list);
-    return NULL;
-}
-
-/* A required array of `type`; *n is its length. */
-static bool array_of(const gguf *file, const char *key, gguf_type type, uint64_t *n, error *err)
+bool tokenizer_gguf_array(const gguf *file, const char *key, gguf_type type, uint64_t *n, error *err)
 {
     gguf_type found;
     error_clear(err);
@@ -60,8 +20,7 @@ static bool array_of(const gguf *file, const char *key, gguf_type type, uint64_t
     return found == type || error_set(err, ERR_INVALID, "the key %s is an array of another type than expected", key);
 }
 
-/* Optional scalars: true when absent, with the value untouched. */
-static bool optional_token(const gguf *file, const tokenizer *t, const char *key, uint32_t *token, error *err)
+bool tokenizer_gguf_token(const gguf *file, const tokenizer *t, const char *key, uint32_t *token, error *err)
 {
     uint32_t value;
     error_clear(err);
@@ -74,12 +33,21 @@ static bool optional_token(const gguf *file, const tokenizer *t, const char *key
     return true;
 }
 
+bool tokenizer_gguf_flag(const gguf *file, const char *key, bool *flag, error *err)
+{
+    error_clear(err);
+    return gguf_get_bool(file, key, flag, err) || err->code == ERR_NONE;
+}
+
+/* ---- the vocabulary ---- */
+
 static uint32_t kinds_of_type(int32_t type)
 {
     switch (type) {
     case TYPE_NORMAL:
-    case TYPE_BYTE:
         return TOKEN_NORMAL;
+    case TYPE_BYTE:
+        return TOKEN_BYTE;
     case TYPE_USER_DEFINED:
         return TOKEN_ADDED;
     case TYPE_CONTROL:
@@ -89,25 +57,11 @@ static uint32_t kinds_of_type(int32_t type)
     return TOKEN_UNUSED;
 }
 
-/* Normal tokens are spelled in GPT-2's alphabet, the others are as they are. An added token that is spelled the same
- * either way may be one that merges lead to as well. */
-static bool append_token(tokenizer *t, span spelling, int32_t type, error *err)
-{
-    char     bytes[VOCABULARY_TOKEN_BYTES_MAX];
-    uint32_t kinds = kinds_of_type(type);
-    size_t   n     = spelling.size <= sizeof bytes ? tokenizer_bytes_of_spelling(spelling, bytes) : SIZE_MAX;
-    if (kinds == TOKEN_ADDED && n == spelling.size)
-        kinds |= TOKEN_NORMAL;
-    if (kinds == TOKEN_NORMAL && n == SIZE_MAX)
-        kinds = TOKEN_UNUSED; /* no text has such a character */
-    return vocabulary_append(t->vocabulary, kinds == TOKEN_NORMAL ? (span){bytes, n} : spelling, kinds, err);
-}
-
-static bool load_vocabulary(tokenizer *t, const gguf *file, error *err)
+bool tokenizer_gguf_vocabulary(tokenizer *t, const gguf *file, tokenizer_gguf_append *append, error *err)
 {
     uint64_t n, n_types;
-    if (!array_of(file, "tokenizer.ggml.tokens", GGUF_STRING, &n, err) ||
-        !array_of(file, "tokenizer.ggml.token_type", GGUF_I32, &n_types, err))
+    if (!tokenizer_gguf_array(file, "tokenizer.ggml.tokens", GGUF_STRING, &n, err) ||
+        !tokenizer_gguf_array(file, "tokenizer.ggml.token_type", GGUF_I32, &n_types, err))
         return false;
     if (n != n_types || n == 0)
         return error_set(err, ERR_INVALID, "%llu tokenizer.ggml.tokens, but %llu tokenizer.ggml.token_type",
@@ -119,57 +73,13 @@ static bool load_vocabulary(tokenizer *t, const gguf *file, error *err)
     for (uint64_t i = 0; i < n; i++) {
         int32_t type;
         memcpy(&type, types + i * sizeof type, sizeof type);
-        if (!append_token(t, gguf_array_string(file, "tokenizer.ggml.tokens", i), type, err))
+        if (!append(t, gguf_array_string(file, "tokenizer.ggml.tokens", i), kinds_of_type(type), err))
             return false;
     }
     return true;
 }
 
-/* "left right", each in GPT-2's alphabet, which has no space. */
-static bool add_merge(tokenizer *t, span text, uint64_t i, error *err)
-{
-    static const char format[] = "tokenizer.ggml.merges[%llu] is not two tokens with a space between";
-    char              left[VOCABULARY_TOKEN_BYTES_MAX], right[VOCABULARY_TOKEN_BYTES_MAX];
-    const char       *space = memchr(text.data, ' ', text.size);
-    if (!space || text.size > sizeof left)
-        return error_set(err, ERR_INVALID, format, (unsigned long long)i);
-    span   first  = {text.data, (size_t)(space - text.data)};
-    span   second = {space + 1, text.size - first.size - 1};
-    size_t n_left = tokenizer_bytes_of_spelling(first, left), n_right = tokenizer_bytes_of_spelling(second, right);
-    if (n_left == SIZE_MAX || n_right == SIZE_MAX || n_left == 0 || n_right == 0)
-        return error_set(err, ERR_INVALID, format, (unsigned long long)i);
-    return bpe_add_merge(t->bpe, (bpe_merge){{left, n_left}, {right, n_right}}, err);
-}
-
-static bool load_merges(tokenizer *t, const gguf *file, bool ignore_merges, error *err)
-{
-    uint64_t n;
-    if (!array_of(file, "tokenizer.ggml.merges", GGUF_STRING, &n, err))
-        return false;
-    if (n > VOCABULARY_TOKENS_MAX)
-        return error_set(err, ERR_UNSUPPORTED, "%llu merges; at most %d are supported", (unsigned long long)n,
-                         VOCABULARY_TOKENS_MAX);
-    bpe_options options = {.vocabulary    = t->vocabulary,
-                           .n_merges      = (uint32_t)n,
-                           .unknown       = VOCABULARY_NONE,
-                           .ignore_merges = ignore_merges};
-    t->bpe              = bpe_new(&options, err);
-    for (uint64_t i = 0; t->bpe && i < n; i++)
-        if (!add_merge(t, gguf_array_string(file, "tokenizer.ggml.merges", i), i, err))
-            return false;
-    if (t->bpe)
-        bpe_finish(t->bpe);
-    return t->bpe != NULL;
-}
-
-static bool load_pretokenizer(tokenizer *t, const pre_tokenizer_name *name, error *err)
-{
-    t->pretokenizer = pretokenizer_new(err);
-    t->nfc          = name->nfc;
-    t->adds_bos     = name->adds_bos;
-    return t->pretokenizer && (!name->single_digits || pretokenizer_add(t->pretokenizer, PRETOKENIZE_DIGITS, err)) &&
-           pretokenizer_add(t->pretokenizer, name->rule, err);
-}
+/* ---- the whole ---- */
 
 static bool load_added_tokens(tokenizer *t, error *err)
 {
@@ -192,14 +102,16 @@ static bool load_names(tokenizer *t, const gguf *file, error *err)
 {
     uint32_t eot = VOCABULARY_NONE, eom = VOCABULARY_NONE;
     span     source;
-    if (!optional_token(file, t, "tokenizer.ggml.bos_token_id", &t->bos, err) ||
-        !optional_token(file, t, "tokenizer.ggml.eos_token_id", &t->eos, err) ||
-        !optional_token(file, t, "tokenizer.ggml.eot_token_id", &eot, err) ||
-        !optional_token(file, t, "tokenizer.ggml.eom_token_id", &eom, err))
+    if (!tokenizer_gguf_token(file, t, "tokenizer.ggml.bos_token_id", &t->bos, err) ||
+        !tokenizer_gguf_token(file, t, "tokenizer.ggml.eos_token_id", &t->eos, err) ||
+        !tokenizer_gguf_token(file, t, "tokenizer.ggml.eot_token_id", &eot, err) ||
+        !tokenizer_gguf_token(file, t, "tokenizer.ggml.eom_token_id", &eom, err))
         return false;
-    if (!gguf_get_bool(file, "tokenizer.ggml.add_bos_token", &t->adds_bos, err) && err->code != ERR_NONE)
+    if (!tokenizer_gguf_flag(file, "tokenizer.ggml.add_bos_token", &t->adds_bos, err) ||
+        !tokenizer_gguf_flag(file, "tokenizer.ggml.add_eos_token", &t->adds_eos, err))
         return false;
     t->adds_bos = t->adds_bos && t->bos != VOCABULARY_NONE;
+    t->adds_eos = t->adds_eos && t->eos != VOCABULARY_NONE;
     tokenizer_add_stop(t, t->eos);
     tokenizer_add_stop(t, eot);
     tokenizer_add_stop(t, eom);
@@ -209,20 +121,27 @@ static bool load_names(tokenizer *t, const gguf *file, error *err)
     return err->code == ERR_NONE;
 }
 
-static bool load(tokenizer *t, const gguf *file, error *err)
+static bool load_model(tokenizer *t, const gguf *file, error *err)
 {
-    span model = {"", 0}, pre = {"", 0};
+    static const struct {
+        const char *name;
+        bool (*load)(tokenizer *t, const gguf *file, error *err);
+    } models[] = {
+        {"gpt2", tokenizer_gguf_gpt2},
+        {"llama", tokenizer_gguf_llama},
+        {"t5", tokenizer_gguf_t5},
+        {"bert", tokenizer_gguf_bert},
+    };
+    span model = {"", 0};
     if (!gguf_get_string(file, "tokenizer.ggml.model", &model, err) && err->code != ERR_NONE)
         return false;
-    if (!span_is(model, "gpt2"))
-        return error_set(err, ERR_UNSUPPORTED,
-                         "tokenizer.ggml.model is \"%.*s\"; supported is \"gpt2\" (byte-level byte-pair encoding)",
-                         SPAN_ARG(model));
-    if (!gguf_get_string(file, "tokenizer.ggml.pre", &pre, err) && err->code != ERR_NONE)
-        return false;
-    const pre_tokenizer_name *name = name_of(pre, err);
-    return name && load_vocabulary(t, file, err) && load_merges(t, file, name->ignore_merges, err) &&
-           load_pretokenizer(t, name, err) && load_added_tokens(t, err) && load_names(t, file, err);
+    for (size_t i = 0; i < COUNT(models); i++)
+        if (span_is(model, models[i].name))
+            return models[i].load(t, file, err);
+    return error_set(err, ERR_UNSUPPORTED,
+                     "tokenizer.ggml.model is \"%.*s\"; supported are \"gpt2\" (byte-level byte-pair encoding), "
+                     "\"llama\" (SentencePiece), \"t5\" (Unigram) and \"bert\" (WordPiece)",
+                     SPAN_ARG(model));
 }
 
 tokenizer *tokenizer_from_gguf(const gguf *file, error *err)
@@ -232,7 +151,7 @@ tokenizer *tokenizer_from_gguf(const gguf *file, error *err)
         err = &own;
     error_clear(err);
     tokenizer *t = tokenizer_empty(err);
-    if (t && !load(t, file, err)) {
+    if (t && !(load_model(t, file, err) && load_added_tokens(t, err) && load_names(t, file, err))) {
         error_wrap(err, "%s", gguf_path(file));
         tokenizer_free(&t);
     }

@@ -5,6 +5,8 @@
 
 enum { SEQUENCE_DEPTH_MAX = 8 };
 
+#define BLANK "\xE2\x96\x81" /* U+2581 */
+
 bool tokenizer_json_flag(const json_t *object, const char *key, bool missing)
 {
     const json_t *value = json_object_get(object, key);
@@ -18,19 +20,18 @@ span tokenizer_json_span(const json_t *string)
     return (span){json_string_value(string), json_string_length(string)};
 }
 
-static span type_of(const json_t *component)
+span tokenizer_json_type(const json_t *component)
 {
     return tokenizer_json_span(json_object_get(component, "type"));
 }
 
-static bool refuse(const char *what, const json_t *component, const char *supported, error *err)
+bool tokenizer_json_refuse(const char *what, const json_t *component, const char *supported, error *err)
 {
     return error_set(err, ERR_UNSUPPORTED, "the %s of type \"%.*s\" is not supported; supported are %s", what,
-                     SPAN_ARG(type_of(component)), supported);
+                     SPAN_ARG(tokenizer_json_type(component)), supported);
 }
 
-/* The members of a Sequence; an error when it is deeper than any that makes sense. */
-static bool members_of(const json_t *sequence, const char *key, uint32_t depth, const json_t **members, error *err)
+bool tokenizer_json_members(const json_t *sequence, const char *key, uint32_t depth, const json_t **members, error *err)
 {
     *members = json_object_get(sequence, key);
     if (depth >= SEQUENCE_DEPTH_MAX || !json_is_array(*members))
@@ -41,18 +42,44 @@ static bool members_of(const json_t *sequence, const char *key, uint32_t depth, 
 
 /* ---- normalizer ---- */
 
-static bool normalizer_at(tokenizer *t, const json_t *normalizer, uint32_t depth, error *err)
+/* `tokenizers` strips accents where it lowercases, unless told otherwise. */
+static bool add_bert(tokenizer *t, const json_t *bert, error *err)
+{
+    bool         lowercase = tokenizer_json_flag(bert, "lowercase", true);
+    bert_options options   = {.clean_text     = tokenizer_json_flag(bert, "clean_text", true),
+                              .chinese_blanks = tokenizer_json_flag(bert, "handle_chinese_chars", true),
+                              .strip_accents  = tokenizer_json_flag(bert, "strip_accents", lowercase),
+                              .lowercase      = lowercase};
+    return normalizer_add_bert(t->normalizer, &options, err);
+}
+
+static bool add_replace(tokenizer *t, const json_t *replace, error *err)
+{
+    const json_t *pattern = json_object_get(json_object_get(replace, "pattern"), "String");
+    const json_t *content = json_object_get(replace, "content");
+    if (!json_is_string(pattern))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "a normalizer of type Replace without {\"String\": ...} is not supported");
+    return normalizer_add_replace(t->normalizer, tokenizer_json_span(pattern), tokenizer_json_span(content), err);
+}
+
+static bool normalizer_at(tokenizer *t, const json_t *step, uint32_t depth, error *err)
 {
     const json_t *members;
-    if (!normalizer || json_is_null(normalizer))
+    span          type = tokenizer_json_type(step);
+    if (!step || json_is_null(step))
         return true;
-    if (span_is(type_of(normalizer), "NFC")) {
-        t->nfc = true;
-        return true;
-    }
-    if (!span_is(type_of(normalizer), "Sequence"))
-        return refuse("normalizer", normalizer, "NFC and Sequence", err);
-    if (!members_of(normalizer, "normalizers", depth, &members, err))
+    if (span_is(type, "NFC"))
+        return normalizer_add_nfc(t->normalizer, err);
+    if (span_is(type, "BertNormalizer"))
+        return add_bert(t, step, err);
+    if (span_is(type, "Replace"))
+        return add_replace(t, step, err);
+    if (span_is(type, "Prepend"))
+        return normalizer_add_prepend(t->normalizer, tokenizer_json_span(json_object_get(step, "prepend")), err);
+    if (!span_is(type, "Sequence"))
+        return tokenizer_json_refuse("normalizer", step, "NFC, BertNormalizer, Prepend, Replace and Sequence", err);
+    if (!tokenizer_json_members(step, "normalizers", depth, &members, err))
         return false;
     for (size_t i = 0; i < json_array_size(members); i++)
         if (!normalizer_at(t, json_array_get(members, i), depth + 1, err))
@@ -60,9 +87,9 @@ static bool normalizer_at(tokenizer *t, const json_t *normalizer, uint32_t depth
     return true;
 }
 
-bool tokenizer_json_normalizer(tokenizer *t, const json_t *normalizer, error *err)
+bool tokenizer_json_normalizer(tokenizer *t, const json_t *step, error *err)
 {
-    return normalizer_at(t, normalizer, 0, err);
+    return normalizer_at(t, step, 0, err);
 }
 
 /* ---- pre_tokenizer ---- */
@@ -107,9 +134,12 @@ static bool add_split(pretokenizer *p, const json_t *split, error *err)
         behavior = PRETOKENIZE_ISOLATED;
     else if (span_is(name, "Removed"))
         behavior = invert ? PRETOKENIZE_KEEP_MATCHES : PRETOKENIZE_KEEP_GAPS;
+    else if (span_is(name, "MergedWithPrevious") && !invert)
+        behavior = PRETOKENIZE_JOIN_TO_GAPS;
     else
-        return error_set(err, ERR_UNSUPPORTED, "a Split of behavior \"%.*s\"; supported are Isolated and Removed",
-                         SPAN_ARG(name));
+        return error_set(err, ERR_UNSUPPORTED,
+                         "a Split of behavior \"%.*s\"%s; supported are Isolated, Removed and MergedWithPrevious",
+                         SPAN_ARG(name), invert ? ", inverted" : "");
     if (json_is_string(regex))
         return pretokenizer_add_regex(p, tokenizer_json_span(regex), behavior, err);
     if (json_is_string(literal) && json_string_length(literal) > 0)
@@ -117,19 +147,40 @@ static bool add_split(pretokenizer *p, const json_t *split, error *err)
     return error_set(err, ERR_INVALID, "a Split has no pattern: expected {\"Regex\": ...} or {\"String\": ...}");
 }
 
+/* Older files say add_prefix_space, newer ones prepend_scheme. */
+static bool add_metaspace(pretokenizer *p, const json_t *metaspace, error *err)
+{
+    const json_t *scheme = json_object_get(metaspace, "prepend_scheme");
+    span          name   = tokenizer_json_span(scheme);
+    bool          always = scheme ? span_is(name, "always") : tokenizer_json_flag(metaspace, "add_prefix_space", true);
+    metaspace_prefix prefix = always ? METASPACE_ALWAYS : span_is(name, "first") ? METASPACE_FIRST : METASPACE_NEVER;
+    if (!span_is(tokenizer_json_span(json_object_get(metaspace, "replacement")), BLANK))
+        return error_set(err, ERR_UNSUPPORTED, "a Metaspace with another replacement than U+2581 is not supported");
+    return pretokenizer_add_metaspace(p, prefix, err) &&
+           (!tokenizer_json_flag(metaspace, "split", true) || pretokenizer_add(p, PRETOKENIZE_BLANK_WORDS, err));
+}
+
 /* *has_byte_level: a ByteLevel was added. It turns text into its alphabet, so what follows it would see other
  * characters. */
 static bool pre_tokenizer_at(pretokenizer *p, const json_t *step, uint32_t depth, bool *has_byte_level, error *err)
 {
     const json_t *members;
-    span          type = type_of(step);
+    span          type = tokenizer_json_type(step);
     if (*has_byte_level)
         return error_set(err, ERR_UNSUPPORTED, "a pre_tokenizer of type \"%.*s\" after ByteLevel is not supported",
                          SPAN_ARG(type));
     if (span_is(type, "ByteLevel")) {
         *has_byte_level = true;
+        if (pretokenizer_growth(p) > 1)
+            return error_set(err, ERR_UNSUPPORTED, "a pre_tokenizer of type ByteLevel after Metaspace");
         return add_byte_level(p, step, err);
     }
+    if (span_is(type, "Metaspace"))
+        return add_metaspace(p, step, err);
+    if (span_is(type, "BertPreTokenizer"))
+        return pretokenizer_add(p, PRETOKENIZE_BERT, err);
+    if (span_is(type, "WhitespaceSplit"))
+        return pretokenizer_add(p, PRETOKENIZE_WHITESPACE, err);
     if (span_is(type, "Digits")) {
         bool individual = tokenizer_json_flag(step, "individual_digits", false);
         return pretokenizer_add(p, individual ? PRETOKENIZE_DIGITS : PRETOKENIZE_DIGIT_RUNS, err);
@@ -137,8 +188,10 @@ static bool pre_tokenizer_at(pretokenizer *p, const json_t *step, uint32_t depth
     if (span_is(type, "Split"))
         return add_split(p, step, err);
     if (!span_is(type, "Sequence"))
-        return refuse("pre_tokenizer", step, "ByteLevel, Digits, Split and Sequence", err);
-    if (!members_of(step, "pretokenizers", depth, &members, err))
+        return tokenizer_json_refuse(
+            "pre_tokenizer", step,
+            "ByteLevel, BertPreTokenizer, Digits, Metaspace, Split, WhitespaceSplit and Sequence", err);
+    if (!tokenizer_json_members(step, "pretokenizers", depth, &members, err))
         return false;
     for (size_t i = 0; i < json_array_size(members); i++)
         if (!pre_tokenizer_at(p, json_array_get(members, i), depth + 1, has_byte_level, err))
@@ -146,62 +199,41 @@ static bool pre_tokenizer_at(pretokenizer *p, const json_t *step, uint32_t depth
     return true;
 }
 
-bool tokenizer_json_pre_tokenizer(tokenizer *t, const json_t *pre_tokenizer, error *err)
+bool tokenizer_json_pre_tokenizer(tokenizer *t, const json_t *pre_tokenizer, tokenizer_json_shape *shape, error *err)
 {
-    bool has_byte_level = false;
-    t->pretokenizer     = pretokenizer_new(err);
-    if (!t->pretokenizer)
-        return false;
-    if (pre_tokenizer && !json_is_null(pre_tokenizer) &&
-        !pre_tokenizer_at(t->pretokenizer, pre_tokenizer, 0, &has_byte_level, err))
-        return false;
-    return has_byte_level || error_set(err, ERR_UNSUPPORTED,
-                                       "the pre_tokenizer has no ByteLevel; only byte-level tokenizers are supported");
+    return !pre_tokenizer || json_is_null(pre_tokenizer) ||
+           pre_tokenizer_at(t->pretokenizer, pre_tokenizer, 0, &shape->byte_level, err);
 }
 
-/* ---- decoder, post_processor ---- */
+/* ---- post_processor ---- */
 
-static bool decoder_at(const json_t *decoder, uint32_t depth, error *err)
+static bool refuse_template(span name, error *err)
 {
-    const json_t *members;
-    if (span_is(type_of(decoder), "ByteLevel"))
-        return true;
-    if (!span_is(type_of(decoder), "Sequence"))
-        return refuse("decoder", decoder, "ByteLevel", err);
-    if (!members_of(decoder, "decoders", depth, &members, err))
-        return false;
-    if (json_array_size(members) != 1)
-        return error_set(err, ERR_UNSUPPORTED, "a decoder of %zu steps; supported is one ByteLevel",
-                         json_array_size(members));
-    return decoder_at(json_array_get(members, 0), depth + 1, err);
-}
-
-bool tokenizer_json_decoder(const json_t *decoder, error *err)
-{
-    return decoder_at(decoder, 0, err);
+    return error_set(err, ERR_UNSUPPORTED,
+                     "the post_processor adds %.*s to a text; supported is one token before and one behind it",
+                     SPAN_ARG(name));
 }
 
 /* "single" is the tokens and the text of one sequence, in order. */
 static bool read_template(tokenizer *t, const json_t *template, error *err)
 {
     const json_t *single = json_object_get(template, "single");
-    bool          after  = false;
+    bool          behind = false;
     for (size_t i = 0; i < json_array_size(single); i++) {
-        const json_t *item    = json_array_get(single, i);
-        const json_t *special = json_object_get(item, "SpecialToken");
+        const json_t *special = json_object_get(json_array_get(single, i), "SpecialToken");
         span          name    = tokenizer_json_span(json_object_get(special, "id"));
+        bool         *adds    = behind ? &t->adds_eos : &t->adds_bos;
+        uint32_t     *token   = behind ? &t->eos : &t->bos;
         if (!special) {
-            after = true;
+            behind = true;
             continue;
         }
-        if (after || t->adds_bos)
-            return error_set(err, ERR_UNSUPPORTED,
-                             "the post_processor adds %.*s to a text; supported is one token before it",
-                             SPAN_ARG(name));
-        t->bos = tokenizer_find(t, name);
-        if (t->bos == VOCABULARY_NONE)
+        if (*adds)
+            return refuse_template(name, err);
+        *token = tokenizer_find(t, name);
+        if (*token == VOCABULARY_NONE)
             return error_set(err, ERR_INVALID, "the post_processor adds %.*s, which is not a token", SPAN_ARG(name));
-        t->adds_bos = true;
+        *adds = true;
     }
     return true;
 }
@@ -209,13 +241,14 @@ static bool read_template(tokenizer *t, const json_t *template, error *err)
 static bool post_processor_at(tokenizer *t, const json_t *step, uint32_t depth, error *err)
 {
     const json_t *members;
-    if (!step || json_is_null(step) || span_is(type_of(step), "ByteLevel")) /* ByteLevel there only trims offsets */
+    if (!step || json_is_null(step) ||
+        span_is(tokenizer_json_type(step), "ByteLevel")) /* ByteLevel there only trims offsets */
         return true;
-    if (span_is(type_of(step), "TemplateProcessing"))
+    if (span_is(tokenizer_json_type(step), "TemplateProcessing"))
         return read_template(t, step, err);
-    if (!span_is(type_of(step), "Sequence"))
-        return refuse("post_processor", step, "ByteLevel, TemplateProcessing and Sequence", err);
-    if (!members_of(step, "processors", depth, &members, err))
+    if (!span_is(tokenizer_json_type(step), "Sequence"))
+        return tokenizer_json_refuse("post_processor", step, "ByteLevel, TemplateProcessing and Sequence", err);
+    if (!tokenizer_json_members(step, "processors", depth, &members, err))
         return false;
     for (size_t i = 0; i < json_array_size(members); i++)
         if (!post_processor_at(t, json_array_get(members, i), depth + 1, err))

@@ -4,20 +4,28 @@
 
 #include "text/added_tokens.h"
 #include "text/bpe.h"
+#include "text/normalize.h"
 #include "text/pretokenize.h"
+#include "text/token_printing.h"
 #include "text/tokenizer.h"
-#include "text/vocabulary.h"
+#include "text/unigram.h"
+#include "text/wordpiece.h"
 
 enum { TOKENIZER_STOPS_MAX = 16 };
 
 struct tokenizer {
-    vocabulary   *vocabulary;
-    bpe          *bpe;
+    vocabulary   *vocabulary; /* as texts are looked up in it */
+    vocabulary   *printed;    /* what each token prints; NULL where it is that */
+    vocabulary   *first;      /* and as the first of a text; NULL where it prints the same there */
+    bpe          *bpe;        /* one of these three */
+    unigram      *unigram;
+    wordpiece    *wordpiece;
+    normalizer   *normalizer;
     pretokenizer *pretokenizer;
     added_tokens *added;            /* matched in the text as it came */
     added_tokens *added_normalized; /* matched in the normalized text */
-    bool          nfc;
-    bool          adds_bos;
+    bool          byte_fallback;    /* tokens of single bytes stand for whole characters */
+    bool          adds_bos, adds_eos;
     uint32_t      bos, eos; /* VOCABULARY_NONE when there is none */
     uint32_t      stops[TOKENIZER_STOPS_MAX];
     uint32_t      n_stops;
@@ -25,8 +33,15 @@ struct tokenizer {
     size_t        chat_template_bytes;
 };
 
-/* A tokenizer without parts; tokenizer_free takes it in any state. */
+/* A tokenizer without a model, its normalizer and pre-tokenizer without steps; tokenizer_free takes it in any state. */
 tokenizer *tokenizer_empty(error *err);
+
+/* Makes .printed and .first. `spelled` has what the decoder sees of each token: the vocabulary, or nearly. */
+bool tokenizer_set_printing(tokenizer *t, const vocabulary *spelled, const token_printing *how, error *err);
+
+/* Lets the pre-tokenizer cut the text before each blank, where that can change no token: no token of the vocabulary
+ * has a U+2581 behind another character. After the vocabulary; for byte-pair encoding of characters. */
+bool tokenizer_cut_at_blanks(tokenizer *t, error *err);
 
 bool tokenizer_set_chat_template(tokenizer *t, span source, error *err);
 

@@ -129,3 +129,25 @@ uint32_t vocabulary_find(const vocabulary *v, span bytes, uint32_t kinds)
     }
     return VOCABULARY_NONE;
 }
+
+uint32_t vocabulary_find_byte(const vocabulary *v, uint8_t byte)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    char              name[]   = {'<', '0', 'x', digits[byte >> 4], digits[byte & 15], '>'};
+    return vocabulary_find(v, (span){name, sizeof name}, TOKEN_BYTE);
+}
+
+static int digit_of(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return (c >= 'A' && c <= 'F') ? c - 'A' + 10 : -1;
+}
+
+int vocabulary_byte_of_name(span spelling)
+{
+    const char *c = spelling.data;
+    if (spelling.size != 6 || memcmp(c, "<0x", 3) != 0 || c[5] != '>' || digit_of(c[3]) < 0 || digit_of(c[4]) < 0)
+        return -1;
+    return digit_of(c[3]) << 4 | digit_of(c[4]);
+}

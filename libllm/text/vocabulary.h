@@ -15,10 +15,11 @@ enum { VOCABULARY_TOKENS_MAX = 4 << 20, VOCABULARY_TOKEN_BYTES_MAX = 64 << 10 };
 
 /* Bits: a search can name several, and a token can be both normal and added. */
 typedef enum {
-    TOKEN_NORMAL  = 1, /* byte-pair encoding makes it */
-    TOKEN_ADDED   = 2, /* matched whole in any text */
-    TOKEN_SPECIAL = 4, /* matched whole in trusted text only; not printed */
-    TOKEN_UNUSED  = 8, /* never made */
+    TOKEN_NORMAL  = 1,  /* byte-pair encoding makes it */
+    TOKEN_ADDED   = 2,  /* matched whole in any text */
+    TOKEN_SPECIAL = 4,  /* matched whole in trusted text only; not printed */
+    TOKEN_UNUSED  = 8,  /* never made */
+    TOKEN_BYTE    = 16, /* "<0x0A>": stands for a byte of a character that is no token */
 } token_kind;
 
 /* Room for exactly `n_tokens`. NULL with *err set: ERR_NO_MEMORY, ERR_UNSUPPORTED past the limit. */
@@ -35,6 +36,12 @@ size_t   vocabulary_longest(const vocabulary *v);               /* bytes of the 
 
 /* The lowest id of these bytes among the tokens of these kinds; VOCABULARY_NONE when there is none. */
 uint32_t vocabulary_find(const vocabulary *v, span bytes, uint32_t kinds);
+
+/* The TOKEN_BYTE token of `byte`; VOCABULARY_NONE when there is none. */
+uint32_t vocabulary_find_byte(const vocabulary *v, uint8_t byte);
+
+/* The byte that a token spelled "<0x0A>" is named after; -1 when it is spelled otherwise. */
+int vocabulary_byte_of_name(span spelling);
 
 /* A seeded hash of two words, for tables that a model file fills. */
 static inline uint64_t vocabulary_mix(uint64_t a, uint64_t b)

@@ -31,8 +31,12 @@ static void on_said(void *self, bool is_covered)
 bool choice_init(choice *c, arena *memory, const choice_options *options, error *err)
 {
     const output_params *output = options->output;
-    detokenizer_options  how    = {options->tokenizer, output->stop, output->n_stop, output->include_stop,
-                                   output->special_tokens};
+    detokenizer_options  how    = {.tokenizer    = options->tokenizer,
+                                   .stops        = output->stop,
+                                   .n_stops      = output->n_stop,
+                                   .include_stop = output->include_stop,
+                                   .specials     = output->special_tokens,
+                                   .continues    = output->echo};
     c->options                  = *options;
     c->detokenizer              = detokenizer_new(memory, &how, err);
     if (!c->detokenizer)
@@ -44,11 +48,13 @@ bool choice_init(choice *c, arena *memory, const choice_options *options, error 
     return !options->filter || c->filter;
 }
 
-span choice_printed(const choice *c, uint32_t token)
+span choice_printed(const choice *c, const text_position *at, uint32_t token)
 {
     if (!c->options.output->special_tokens && tokenizer_is_special(c->options.tokenizer, token))
         return (span){0};
-    return tokenizer_token_bytes(c->options.tokenizer, token);
+    bool is_first = at->n_characters == 0 && at->n_partial == 0;
+    return is_first ? tokenizer_first_bytes(c->options.tokenizer, token)
+                    : tokenizer_token_bytes(c->options.tokenizer, token);
 }
 
 /* ---- log probabilities ---- */
@@ -63,7 +69,7 @@ void choice_hold_logprob(choice *c, const token_logprob *scored, bool is_printed
 {
     text_position end = c->position;
     if (is_printed)
-        text_position_advance(&end, choice_printed(c, scored->token));
+        text_position_advance(&end, choice_printed(c, &c->position, scored->token));
     bool is_part = is_printed && end.n_partial > 0;
     held_logprobs_add(c->held_logprobs, scored, c->position.n_characters, end.n_characters + is_part);
 }
@@ -117,7 +123,7 @@ choice_end choice_push(choice *c, uint32_t token, filter_output *out)
     span     text;
     uint32_t stop;
     c->n_tokens++;
-    text_position_advance(&c->position, choice_printed(c, token));
+    text_position_advance(&c->position, choice_printed(c, &c->position, token));
     bool stopped = detokenizer_push(c->detokenizer, token, &text, &stop);
     if (!say(c, text, out))
         return blocked(c);

@@ -66,7 +66,7 @@ void choice_hold_logprob(choice *c, const token_logprob *scored, bool is_printed
 /* One whose text left as it is; NULL: none. Valid until the next one is held. */
 const held_logprob *choice_next_logprob(choice *c);
 
-/* The bytes that `token` prints as; empty for a control token that is skipped. */
-span choice_printed(const choice *c, uint32_t token);
+/* The bytes that `token` prints as at this place of the text; empty for a control token that is skipped. */
+span choice_printed(const choice *c, const text_position *at, uint32_t token);
 
 #endif

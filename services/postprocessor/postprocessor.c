@@ -323,7 +323,8 @@ static bool send_echo(postprocessor *p, stream *s, const gen_open *body)
     text_position_advance(&whole, (span){p->delta.text.data, p->delta.text.size});
     if (body->logprobs && body->n_prompt > 0) {
         delta_add_logprob(&p->delta, p->tokenizer, body->prompt[0], NULL, 0);
-        text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], body->prompt[0]));
+        text_position_advance(&s->prompt_position,
+                              choice_printed(&s->choices[0], &s->prompt_position, body->prompt[0]));
     }
     for (uint32_t i = 0; i < s->n_choices; i++) {
         s->choices[i].position.n_characters = s->choices[i].n_said = whole.n_characters;
@@ -590,7 +591,7 @@ static void on_gen_prompt(void *self, const message *m)
         }
         token_logprob scored = without_unfiltered(s, &body->logprobs[i]);
         delta_add_logprob(&p->delta, p->tokenizer, token, &scored, s->prompt_position.n_characters);
-        text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], token));
+        text_position_advance(&s->prompt_position, choice_printed(&s->choices[0], &s->prompt_position, token));
     }
     s->n_prompt_scored = body->index + body->n_logprobs;
     send_to_all(p, s);

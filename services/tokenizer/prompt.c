@@ -195,8 +195,8 @@ static bool encode_chat(prompt_maker *p, const text_request *r, int64_t now_unix
                       .tools_json            = r->tools_json,
                       .template_json         = r->template_json,
                       .add_generation_prompt = r->add_generation_prompt && !r->continue_final_message,
-                      .bos_token             = tokenizer_token_bytes(p->tokenizer, bos),
-                      .eos_token             = tokenizer_token_bytes(p->tokenizer, eos)};
+                      .bos_token             = tokenizer_spelling(p->tokenizer, bos),
+                      .eos_token             = tokenizer_spelling(p->tokenizer, eos)};
     if (!p->chat_template)
         return refuse(field, "messages", err, ERR_UNSUPPORTED,
                       "this model has no chat template; send a text prompt, or start with --chat-template");
@@ -223,7 +223,14 @@ static bool encode_text(prompt_maker *p, span text, bool trusted, prompt *out, r
         p->tokens[out->n_tokens++] = tokenizer_bos(p->tokenizer);
     if (text.size > p->text_bytes_max)
         return refuse_length(p, "prompt", field, err);
-    return encode(p, &part, 1, out, "prompt", field, err);
+    if (!encode(p, &part, 1, out, "prompt", field, err))
+        return false;
+    if (!tokenizer_adds_eos(p->tokenizer))
+        return true;
+    if (out->n_tokens == p->max_model_len)
+        return refuse_length(p, "prompt", field, err);
+    p->tokens[out->n_tokens++] = tokenizer_eos(p->tokenizer);
+    return true;
 }
 
 static bool check_tokens(const prompt_maker *p, const uint32_t *tokens, uint32_t n, const char *name,

@@ -5,21 +5,26 @@
 
 corpus.json       texts; every other file speaks of them by their place
 smollm2.json      the demo model's vocabulary and merges in the pipeline of HuggingFaceTB/SmolLM2's tokenizer.json
-<name>/           small tokenizers trained on the corpus: tokenizer.json, and reference.json with their tokens
+<name>/           small tokenizers trained on the corpus: tokenizer.json, reference.json with their tokens, and for those
+                  that are not byte-level decode.json (Unigram and WordPiece are trained a little differently each time)
+gguf-<kind>/      the same for three GGUF files
 classes.json      the code points of each Unicode class, as [first, last] ranges
+bert.json         texts and what BertNormalizer makes of them, uncased and cased
 nfc.json          texts and their normalization form C
 decode.json       token sequences of SmolLM2 that end inside characters, and the text they decode to
 """
 
+import collections
 import itertools
 import json
 import pathlib
 import random
+import struct
 import sys
 import unicodedata
 
 import regex
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = pathlib.Path(__file__).parent
@@ -129,12 +134,12 @@ def write(path, value):
     path.write_text(text)
 
 
-def write_reference(path, tokenizer, lines):
+def write_reference(path, tokenizer, lines, untrusted=None):
     """Each line's tokens where it may hold special tokens, and, if they are others, where it may not."""
     both = []
-    for plain in False, True:
-        tokenizer.encode_special_tokens = plain
-        both.append([tokenizer.encode(line, add_special_tokens=False).ids for line in lines])
+    for plain, encoder in (False, tokenizer), (True, untrusted or tokenizer):
+        encoder.encode_special_tokens = plain
+        both.append([encoder.encode(line, add_special_tokens=False).ids for line in lines])
     tokenizer.encode_special_tokens = False
     write(path, [[trusted] if trusted == untrusted else [trusted, untrusted] for trusted, untrusted in zip(*both)])
 
@@ -193,6 +198,228 @@ def all_small(lines):
     small("o200k", lines, split(O200K), normalizers.Sequence([normalizers.NFC()]), ignore_merges=True)
 
 
+BLANK = "\u2581"
+SPM_SPECIALS = ["<unk>", "<s>", "</s>"]
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+
+
+def add_tokens(tokenizer, specials):
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
+    tokenizer.add_special_tokens([a for a in ADDED if a.special])
+    tokenizer.add_tokens([a for a in ADDED if not a.special])
+    return tokenizer
+
+
+def with_steps(model, normalizer=None, pipeline=None, decoder=None):
+    tokenizer = Tokenizer(model)
+    for name, part in ("normalizer", normalizer), ("pre_tokenizer", pipeline), ("decoder", decoder):
+        if part:
+            setattr(tokenizer, name, part)
+    return tokenizer
+
+
+def trained(lines, model, trainer, pipeline):
+    """The trained model as JSON has it."""
+    tokenizer = with_steps(model, pipeline=pipeline)
+    tokenizer.train_from_iterator(lines, trainer)
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def for_training(lines):
+    """Without what would make a special token one of the model's own, and without rare characters."""
+    lines = [line for line in lines if not any(mark in line for mark in ("<|", "|>", "[CUT]", "<s>"))]
+    count = collections.Counter("".join(lines))
+    return ["".join(c for c in line if count[c] >= 4 and c != "\0") for line in lines]
+
+
+def spm_bpe(lines, fallback=BYTES, across_blanks=False, fuse_unk=True):
+    """A BPE of characters as Llama 2 has it: special tokens, bytes, then what was trained."""
+    trainer = trainers.BpeTrainer(vocab_size=900, show_progress=False, special_tokens=SPM_SPECIALS)
+    model = trained(for_training(lines), models.BPE(), trainer, pre_tokenizers.Metaspace(split=not across_blanks))
+    merges = [tuple(merge) for merge in model["merges"]]
+    letters = [t for t in model["vocab"] if t not in SPM_SPECIALS and t not in {a + b for a, b in merges}]
+    tokens = list(dict.fromkeys(SPM_SPECIALS + fallback + [a + b for a, b in merges] + letters))
+    return {"vocab": {t: i for i, t in enumerate(tokens)}, "merges": merges, "unk_token": "<unk>", "fuse_unk": fuse_unk,
+            "byte_fallback": bool(fallback)}
+
+
+def unigram(lines, fallback=BYTES):
+    trainer = trainers.UnigramTrainer(vocab_size=900, show_progress=False, special_tokens=SPM_SPECIALS, unk_token="<unk>",
+                                      initial_alphabet=[BLANK])
+    lines = [line for line in for_training(lines) if line.isprintable()]
+    pieces = [tuple(p) for p in trained(lines, models.Unigram(), trainer, pre_tokenizers.Metaspace())["vocab"]]
+    # Single precision, so that a GGUF file has the same scores.
+    pieces = [(piece, struct.unpack("f", struct.pack("f", score))[0]) for piece, score in pieces]
+    return pieces[:3] + [(b, 0.0) for b in fallback] + pieces[3:]
+
+
+def out_of_reach(pieces):
+    """Special tokens can't be found in a text: Unigram itself would."""
+    return [(f"\U0010ffff{i}" if piece in SPM_SPECIALS else piece, score) for i, (piece, score) in enumerate(pieces)]
+
+
+def word_piece(lines):
+    trainer = trainers.WordPieceTrainer(vocab_size=900, show_progress=False, special_tokens=BERT_SPECIALS)
+    normalize = normalizers.BertNormalizer().normalize_str
+    return trained(for_training([normalize(line) for line in lines] + lines), models.WordPiece(unk_token="[UNK]"), trainer,
+                   pre_tokenizers.BertPreTokenizer())["vocab"]
+
+
+def is_clear(tokenizer, ids):
+    """No run of byte tokens has both whole characters and other bytes: `tokenizers` waits for the end of such a run."""
+    run = b""
+    for token in [tokenizer.id_to_token(i) for i in ids] + [""]:
+        if token in BYTES:
+            run += bytes([BYTES.index(token)])
+            continue
+        text = run.decode(errors="replace").replace("\ufffd", "")
+        if text and text.encode() != run:
+            return False
+        run = b""
+    return True
+
+
+def write_decode(path, tokenizer, n_specials):
+    rng = random.Random(17)
+    added, n_vocab, out = tokenizer.get_added_tokens_decoder(), tokenizer.get_vocab_size(), []
+    characters = ["\u00e9", "\u65e5", "\U0001f525", "\n"]
+    has_bytes = tokenizer.token_to_id("<0x00>") is not None
+    while len(out) < 150:
+        ids = []
+        for _ in range(rng.randint(1, 7)):
+            kind = rng.random()
+            if kind < 0.2 and has_bytes:
+                ids += [tokenizer.token_to_id(f"<0x{b:02X}>") or 0 for b in rng.choice(characters).encode()]
+            elif kind < 0.3:
+                ids.append(rng.randrange(n_specials))
+            else:
+                ids.append(rng.randrange(n_vocab))
+        plain = [i for i in ids if i not in added or not added[i].special]
+        if is_clear(tokenizer, ids) and is_clear(tokenizer, plain):
+            out.append([ids, tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=False)])
+    write(path, out)
+
+
+def write_all(name, tokenizer, lines, untrusted=None, specials=SPM_SPECIALS):
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    if not name.startswith("gguf-"):
+        tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    write_reference(folder / "reference.json", tokenizer, lines, untrusted)
+    write_decode(folder / "decode.json", tokenizer, len(specials))
+
+
+def write_gguf(name, model, tokens, kinds, scores, unknown, **flags):
+    writer = GGUFWriter(HERE / name / f"{name}.gguf", "llama")
+    writer.add_tokenizer_model(model)
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    if scores:
+        writer.add_token_scores(scores)
+    writer.add_unk_token_id(unknown)
+    for flag, value in flags.items():
+        getattr(writer, f"add_{flag}")(value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def kinds_of(tokens, specials):
+    return [2 if t in ("<unk>", "[UNK]") else 3 if t in specials else 6 if t in BYTES else 1 for t in tokens]
+
+
+def implied_merges(scores):
+    """As transformers converts a SentencePiece model."""
+    pairs = [(-score, token[:i], token[i:]) for token, score in scores.items() for i in range(1, len(token))]
+    return [(left, right) for _, left, right in sorted(pairs, key=lambda pair: pair[0]) if left in scores and right in scores]
+
+
+def gguf_llama(lines, model):
+    made = {a + b for a, b in model["merges"]}
+    scores = {t: float(-i) if t in made else -1e6 for i, t in enumerate(model["vocab"]) if t not in SPM_SPECIALS + BYTES}
+    steps = normalizers.Sequence([normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
+    tokenizer = with_steps(models.BPE(**{**model, "merges": implied_merges(scores)}), steps, None, SPM_DECODER)
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPM_SPECIALS])
+    write_all("gguf-llama", tokenizer, lines)
+    tokens = list(model["vocab"])
+    write_gguf("gguf-llama", "llama", tokens, kinds_of(tokens, SPM_SPECIALS), [scores.get(t, 0.0) for t in tokens], 0,
+               bos_token_id=1, eos_token_id=2)
+
+
+def gguf_t5(lines, pieces):
+    collapse = normalizers.Sequence([normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " "),
+                                     normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
+    made = [with_steps(models.Unigram(p, unk_id=0, byte_fallback=True), collapse, None, SPM_DECODER)
+            for p in (pieces, out_of_reach(pieces))]
+    made[0].add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPM_SPECIALS])
+    write_all("gguf-t5", made[0], lines, made[1])
+    tokens, scores = zip(*pieces)
+    write_gguf("gguf-t5", "t5", list(tokens), kinds_of(tokens, SPM_SPECIALS), list(scores), 0, eos_token_id=2,
+               remove_extra_whitespaces=True)
+
+
+def gguf_bert(lines, vocab):
+    tokenizer = with_steps(models.WordPiece(vocab, unk_token="[UNK]"), normalizers.BertNormalizer(),
+                           pre_tokenizers.BertPreTokenizer(), decoders.WordPiece())
+    tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in BERT_SPECIALS])
+    write_all("gguf-bert", tokenizer, lines, specials=BERT_SPECIALS)
+    tokens = [t for t, _ in sorted(vocab.items(), key=lambda item: item[1])]
+    phantom = [t if t in BERT_SPECIALS else t[2:] if t.startswith("##") else BLANK + t for t in tokens]
+    write_gguf("gguf-bert", "bert", phantom, kinds_of(tokens, BERT_SPECIALS), None, 1, bos_token_id=2, eos_token_id=3)
+
+
+SPM_STEPS = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
+SPM_DECODER = decoders.Sequence(SPM_STEPS + [decoders.Strip(" ", 1, 0)])
+
+
+def sentencepiece(lines):
+    prepend = normalizers.Sequence([normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
+    model = spm_bpe(lines)
+    write_all("llama2", add_tokens(with_steps(models.BPE(**model), prepend, None, SPM_DECODER), SPM_SPECIALS), lines)
+    gguf_llama(lines, model)
+    mistral = models.BPE(**spm_bpe(lines, across_blanks=True), ignore_merges=True)
+    first = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    write_all("mistral", add_tokens(with_steps(mistral, None, first, SPM_DECODER), SPM_SPECIALS), lines)
+    gemma = models.BPE(**spm_bpe(lines, fallback=BYTES[:0xD0], fuse_unk=False))
+    split = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer = with_steps(gemma, normalizers.Replace(" ", BLANK), split, decoders.Sequence(SPM_STEPS))
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in (BLANK * 2, "\n\n")])
+    write_all("gemma", add_tokens(tokenizer, SPM_SPECIALS), lines)
+
+
+def unigrams(lines):
+    pieces = unigram(lines)
+    gguf_t5(lines, pieces)
+    first = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    made = [add_tokens(with_steps(models.Unigram(p, unk_id=0, byte_fallback=True), None, first, SPM_DECODER), s)
+            for p, s in ((pieces, SPM_SPECIALS), (out_of_reach(pieces), []))]
+    write_all("unigram-bytes", made[0], lines, renumbered(made[1], made[0]))
+    pieces = unigram(lines, [])
+    words = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    made = [add_tokens(with_steps(models.Unigram(p, unk_id=0), None, words, decoders.Metaspace()), s)
+            for p, s in ((pieces, SPM_SPECIALS), (out_of_reach(pieces), []))]
+    made[0].post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+    write_all("unigram", made[0], lines, renumbered(made[1], made[0]))
+
+
+def renumbered(tokenizer, like):
+    assert all(tokenizer.token_to_id(a.content) == like.token_to_id(a.content) for a in ADDED)
+    return tokenizer
+
+
+def word_pieces(lines):
+    vocab = word_piece(lines)
+    gguf_bert(lines, vocab)
+    single = [("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])]
+    for name, options, most in ("bert", {}, 100), ("bert-cased", {"lowercase": False, "handle_chinese_chars": False}, 12):
+        model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=most)
+        tokenizer = add_tokens(with_steps(model, normalizers.BertNormalizer(**options), pre_tokenizers.BertPreTokenizer(),
+                                          decoders.WordPiece(cleanup=name == "bert")), BERT_SPECIALS)
+        tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=single)
+        write_all(name, tokenizer, lines, specials=BERT_SPECIALS)
+
+
 def ranges(members):
     out = []
     for _, group in itertools.groupby(enumerate(sorted(members)), lambda pair: pair[1] - pair[0]):
@@ -233,6 +460,19 @@ def nfc():
     return [[text, normalize(text)] for text in texts]
 
 
+def bert():
+    """Every character that BERT's normalizer changes, but for runs of the same kind, and random neighbours."""
+    uncased, cased = normalizers.BertNormalizer().normalize_str, normalizers.BertNormalizer(lowercase=False).normalize_str
+    rest = [(0xAC00, 0xD7A4), (0xE000, 0xF900), (0x3400, 0xA000), (0x20000, 0x30000), (0xF0000, 0x110000)]
+    ends = [c for pair in rest for c in (pair[0] - 1, pair[0], pair[0] + 1, pair[1] - 2, pair[1] - 1, pair[1])]
+    changed = [chr(c) for c in CODE_POINTS if uncased(chr(c)) != chr(c) and not any(a <= c < b for a, b in rest)]
+    changed += [chr(c) for c in ends if c < 0x110000 and not 0xD800 <= c < 0xE000]
+    rng = random.Random(23)
+    texts = ["".join(changed[i:i + 40]) for i in range(0, len(changed), 40)]
+    texts += ["".join(rng.choice(changed) for _ in range(12)) for _ in range(150)]
+    return [[text, uncased(text), cased(text)] for text in texts]
+
+
 def decode(tokenizer):
     rng = random.Random(11)
     by_text = sorted(range(17, tokenizer.get_vocab_size()), key=lambda i: tokenizer.id_to_token(i))
@@ -252,8 +492,12 @@ def main():
     write_reference(HERE / "smollm2.json", tokenizer, lines)
     write(HERE / "decode.json", decode(tokenizer))
     all_small(lines)
+    sentencepiece(lines)
+    unigrams(lines)
+    word_pieces(lines)
     write(HERE / "classes.json", classes())
     write(HERE / "nfc.json", nfc())
+    write(HERE / "bert.json", bert())
 
 
 main()

@@ -22,8 +22,10 @@ span reference_text(const json_t *string)
 tokenizer *reference_tokenizer(const char *name)
 {
     char  path[512];
-    error err = {0};
-    snprintf(path, sizeof path, "%s/data/tokenizer/%s", TESTS_DIR, name);
+    error err     = {0};
+    bool  is_gguf = strncmp(name, "gguf-", 5) == 0;
+    snprintf(path, sizeof path, "%s/data/tokenizer/%s%s%s%s", TESTS_DIR, name, is_gguf ? "/" : "", is_gguf ? name : "",
+             is_gguf ? ".gguf" : "");
     tokenizer *t = tokenizer_open(path, &err);
     if (!t)
         fail_msg("%s", err.text);

@@ -17,7 +17,8 @@ json_t *reference_json(const char *name);
 /* A JSON string's bytes. */
 span reference_text(const json_t *string);
 
-/* The tokenizer in tests/data/tokenizer/<name>, and the demo model's; fail the test when they can't be read. */
+/* The tokenizer in tests/data/tokenizer/<name> (of its GGUF file, where the name begins with "gguf-"), and the demo
+ * model's; fail the test when they can't be read. */
 tokenizer *reference_tokenizer(const char *name);
 tokenizer *reference_smollm2(void);
 

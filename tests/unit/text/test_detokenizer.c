@@ -1,6 +1,7 @@
 #include "support_reference.h"
 
 #include "text/detokenizer.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 /* The whole text of some tokens, token by token, with every promise of the header checked on the way. */
@@ -47,15 +48,14 @@ static void detokenize(const detokenizer_options *options, const uint32_t *token
     arena_free(&memory);
 }
 
-static void decodes_as_tokenizers_does_whatever_the_tokens_cut(void **state)
+static void compare(const tokenizer *t, const char *name)
 {
-    (void)state;
-    tokenizer *t     = reference_smollm2();
-    json_t    *cases = reference_json("decode.json");
-    assert_true(json_array_size(cases) >= 300);
+    json_t *cases = reference_json(name);
+    assert_true(json_array_size(cases) >= 150);
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *entry = json_array_get(cases, i), *ids = json_array_get(entry, 0);
-        uint32_t      tokens[16];
+        uint32_t      tokens[64];
+        assert_true(json_array_size(ids) <= COUNT(tokens));
         for (size_t j = 0; j < json_array_size(ids); j++)
             tokens[j] = (uint32_t)json_integer_value(json_array_get(ids, j));
         for (int specials = 0; specials < 2; specials++) {
@@ -63,11 +63,27 @@ static void decodes_as_tokenizers_does_whatever_the_tokens_cut(void **state)
             detokenize(&(detokenizer_options){.tokenizer = t, .specials = specials}, tokens, json_array_size(ids), &r);
             span want = reference_text(json_array_get(entry, 1 + (size_t)specials));
             if (!span_equal((span){r.text, r.n}, want))
-                fail_msg("case %zu: \"%s\", not \"%.*s\"", i, r.text, SPAN_ARG(want));
+                fail_msg("%s, case %zu: \"%s\", not \"%.*s\"", name, i, r.text, SPAN_ARG(want));
         }
     }
     json_decref(cases);
+}
+
+static void decodes_as_tokenizers_does_whatever_the_tokens_cut(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama2", "mistral",    "gemma",      "unigram", "unigram-bytes",
+                                        "bert",   "bert-cased", "gguf-llama", "gguf-t5", "gguf-bert"};
+    tokenizer               *t       = reference_smollm2();
+    compare(t, "decode.json");
     tokenizer_free(&t);
+    for (size_t i = 0; i < COUNT(names); i++) {
+        char name[64];
+        snprintf(name, sizeof name, "%s/decode.json", names[i]);
+        t = reference_tokenizer(names[i]);
+        compare(t, name);
+        tokenizer_free(&t);
+    }
 }
 
 /* The tokens of single bytes. */
@@ -189,6 +205,59 @@ static void text_that_can_not_become_a_stop_string_leaves_at_once(void **state)
     tokenizer_free(&t);
 }
 
+static void a_blank_at_the_beginning_goes_unless_the_text_continues(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *text, *alone, *continued;
+    } cases[] = {
+        {"llama2", "the  end", "the  end", " the  end"},
+        {"gemma", " the end", " the end", " the end"}, /* has no prefix to take away */
+        {"unigram", "the end", "the end", " the end"},
+        {"bert", "the end.", "the end.", " the end."},
+        {"gpt2", " the end", " the end", " the end"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        tokenizer *t    = reference_tokenizer(cases[i].name);
+        text_part  part = {span_of(cases[i].text), false};
+        uint32_t   tokens[REFERENCE_TOKENS_MAX], n = reference_encode(t, &part, 1, tokens);
+        result     r;
+        detokenize(&(detokenizer_options){.tokenizer = t}, tokens, n, &r);
+        assert_string_equal(r.text, cases[i].alone);
+        detokenize(&(detokenizer_options){.tokenizer = t, .continues = true}, tokens, n, &r);
+        assert_string_equal(r.text, cases[i].continued);
+        tokenizer_free(&t);
+    }
+}
+
+static void tokens_of_bytes_become_characters_or_one_replacement_each(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *names[6], *text;
+    } cases[] = {
+        {{"<0xF0>", "<0x9F>", "<0x94>", "<0xA5>", "a"},
+         "\xF0\x9F\x94\xA5"
+         "a"},
+        {{"<0xF0>", "<0x9F>", "a"},
+         "\xEF\xBF\xBD\xEF\xBF\xBD"
+         "a"},
+        {{"a", "<0xF0>", "<0x9F>"}, "a\xEF\xBF\xBD\xEF\xBF\xBD"},
+        {{"<0x0A>", "<0x41>"}, "\nA"},
+    };
+    tokenizer *t = reference_tokenizer("llama2");
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        uint32_t tokens[6], n = 0;
+        result   r;
+        for (; n < 6 && cases[i].names[n]; n++)
+            for (tokens[n] = 0; !span_is(tokenizer_spelling(t, tokens[n]), cases[i].names[n]); tokens[n]++)
+                assert_true(tokens[n] < tokenizer_n_vocab(t));
+        detokenize(&(detokenizer_options){.tokenizer = t}, tokens, n, &r);
+        assert_string_equal(r.text, cases[i].text);
+    }
+    tokenizer_free(&t);
+}
+
 static void bad_stop_strings_and_small_memory_are_errors(void **state)
 {
     (void)state;
@@ -227,6 +296,8 @@ int main(void)
         cmocka_unit_test(text_ends_before_the_first_stop_string),
         cmocka_unit_test(random_stop_strings_are_found_wherever_tokens_end),
         cmocka_unit_test(text_that_can_not_become_a_stop_string_leaves_at_once),
+        cmocka_unit_test(a_blank_at_the_beginning_goes_unless_the_text_continues),
+        cmocka_unit_test(tokens_of_bytes_become_characters_or_one_replacement_each),
         cmocka_unit_test(bad_stop_strings_and_small_memory_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

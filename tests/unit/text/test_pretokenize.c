@@ -3,6 +3,8 @@
 #include "text/pretokenize.h"
 #include <stdio.h>
 
+#define B "\xE2\x96\x81" /* U+2581 */
+
 /* Pieces joined by '|'. */
 typedef struct {
     char   text[4096];
@@ -27,7 +29,7 @@ static void run(const pretokenizer *p, span text, pieces *out)
     error  err     = {0};
     arena *scratch = arena_new(1 << 16, NULL);
     out->n         = 0;
-    if (!pretokenizer_run(p, text, scratch, take_piece, out, &err))
+    if (!pretokenizer_run(p, text, true, scratch, take_piece, out, &err))
         fail_msg("%s", err.text);
     assert_int_equal(arena_used(scratch), 0);
     out->text[out->n] = 0;
@@ -55,6 +57,10 @@ static void rules_cut_where_their_expressions_do(void **state)
         {PRETOKENIZE_PREFIX_SPACE, " a", " a"},
         {PRETOKENIZE_PREFIX_SPACE, "\na", " \na"},
         {PRETOKENIZE_GPT2, "\xFF\xFE a\x80z \xC3", "\xFF\xFE| a|\x80|z| \xC3"},
+        {PRETOKENIZE_WHITESPACE, " a, b\n\xC2\xA0\xC2\x85 \xFF ", "a,|b|\xFF"},
+        {PRETOKENIZE_BERT, " it's $5.\xE3\x80\x82x\xFF-\n", "it|'|s|$|5|.|\xE3\x80\x82|x\xFF|-"},
+        {PRETOKENIZE_BLANK_WORDS, "a" B B "b \xE2\x96" B, "a|" B "|" B "b \xE2\x96|" B},
+        {PRETOKENIZE_BLANK_RUNS, B B "a" B B "b \xE2\x96" B, B B "a|" B B "b \xE2\x96|" B},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         pieces        out;
@@ -86,6 +92,30 @@ static void steps_cut_the_pieces_of_the_step_before(void **state)
     assert_false(pretokenizer_add(p, PRETOKENIZE_DIGIT_RUNS, &err));
     assert_int_equal(err.code, ERR_UNSUPPORTED);
     pretokenizer_free(&p);
+}
+
+static void metaspace_turns_blanks_and_may_prepend_one(void **state)
+{
+    (void)state;
+    static const struct {
+        metaspace_prefix prefix;
+        const char      *text, *pieces;
+    } cases[] = {
+        {METASPACE_NEVER, "a b", "a" B "b"}, {METASPACE_ALWAYS, "a  b", B "a" B B "b"}, {METASPACE_ALWAYS, " a", B "a"},
+        {METASPACE_ALWAYS, B "a", B "a"},    {METASPACE_FIRST, "a 1b", B "a" B "|1|b"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        pieces        out;
+        pretokenizer *p = pretokenizer_new(NULL);
+        assert_int_equal(pretokenizer_growth(p), 1);
+        if (cases[i].prefix == METASPACE_FIRST)
+            assert_true(pretokenizer_add(p, PRETOKENIZE_DIGITS, NULL));
+        assert_true(pretokenizer_add_metaspace(p, cases[i].prefix, NULL));
+        assert_int_equal(pretokenizer_growth(p), 3);
+        run(p, span_of(cases[i].text), &out);
+        assert_string_equal(out.text, cases[i].pieces);
+        pretokenizer_free(&p);
+    }
 }
 
 #define LLAMA3(digits)                                                                                                 \
@@ -134,6 +164,7 @@ static void behaviors_keep_matches_gaps_or_both(void **state)
         {"b+", "abbcb", "a|bb|c|b", PRETOKENIZE_ISOLATED},
         {"b+", "abbcb", "a|c", PRETOKENIZE_KEEP_GAPS},
         {"b+", "abbcb", "bb|b", PRETOKENIZE_KEEP_MATCHES},
+        {"b", "babbc", "b|ab|b|c", PRETOKENIZE_JOIN_TO_GAPS},
         {"b*", "abc", "a|b|c", PRETOKENIZE_ISOLATED},
         {"\\s", "a\xE1\xA0\x8E\xC2\x85z", "a\xE1\xA0\x8E|\xC2\x85|z", PRETOKENIZE_ISOLATED},
         {"[^\\S\\n]+", "a \n\t b", "a| |\n|\t |b", PRETOKENIZE_ISOLATED},
@@ -184,7 +215,7 @@ static void an_expression_that_backtracks_without_end_meets_its_limit(void **sta
     arena        *scratch = arena_new(1 << 16, NULL);
     pretokenizer *p       = pretokenizer_new(NULL);
     assert_true(pretokenizer_add_regex(p, SPAN("(?:a+)+\\p{N}"), PRETOKENIZE_ISOLATED, NULL));
-    assert_false(pretokenizer_run(p, (span){text, sizeof text}, scratch, take_piece, &out, &err));
+    assert_false(pretokenizer_run(p, (span){text, sizeof text}, true, scratch, take_piece, &out, &err));
     assert_int_equal(err.code, ERR_TOO_LARGE);
     assert_non_null(strstr(err.text, "(?:a+)+\\p{N}"));
     pretokenizer_free(&p);
@@ -196,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rules_cut_where_their_expressions_do),
         cmocka_unit_test(steps_cut_the_pieces_of_the_step_before),
+        cmocka_unit_test(metaspace_turns_blanks_and_may_prepend_one),
         cmocka_unit_test(hand_written_rules_agree_with_their_expressions),
         cmocka_unit_test(behaviors_keep_matches_gaps_or_both),
         cmocka_unit_test(expressions_that_would_mean_something_else_are_refused),

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <time.h>
 
-static const char *const small[] = {"gpt2", "gpt2-space", "digits", "llama3", "qwen2", "cl100k", "o200k"};
+static const char *const small[] = {"gpt2",  "gpt2-space", "digits",     "llama3",  "qwen2",    "cl100k",
+                                    "o200k", "llama2",     "mistral",    "gemma",   "unigram",  "unigram-bytes",
+                                    "bert",  "bert-cased", "gguf-llama", "gguf-t5", "gguf-bert"};
 
 static void expect_tokens(const char *name, size_t line, const json_t *want, const uint32_t *got, uint32_t n)
 {
@@ -161,6 +163,38 @@ static void special_tokens_come_only_of_trusted_text(void **state)
     tokenizer_free(&t);
 }
 
+/* Whatever the kind: all special tokens' names in a row, between blanks, as a user's and as the template's words. */
+static void user_text_never_becomes_a_control_token(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(small); i++) {
+        tokenizer *t = reference_tokenizer(small[i]);
+        char       text[1024];
+        uint32_t   tokens[REFERENCE_TOKENS_MAX], n_specials = 0, n_found = 0;
+        size_t     size = 0;
+        for (uint32_t token = 0; token < tokenizer_n_vocab(t); token++)
+            if (tokenizer_is_special(t, token)) {
+                size +=
+                    (size_t)snprintf(text + size, sizeof text - size, "%.*s ", SPAN_ARG(tokenizer_spelling(t, token)));
+                n_specials++;
+            }
+        assert_true(n_specials >= 3 && size < sizeof text);
+        text_part part = {{text, size}, true};
+        uint32_t  n    = reference_encode(t, &part, 1, tokens);
+        for (uint32_t j = 0; j < n; j++)
+            n_found += tokenizer_is_special(t, tokens[j]);
+        assert_true(n_found >= n_specials);
+        part.trusted = false;
+        n            = reference_encode(t, &part, 1, tokens);
+        for (uint32_t j = 0; j < n; j++) {
+            span spelling = tokenizer_spelling(t, tokens[j]);
+            assert_true(!tokenizer_is_special(t, tokens[j]) || span_is(spelling, "<unk>") ||
+                        span_is(spelling, "[UNK]"));
+        }
+        tokenizer_free(&t);
+    }
+}
+
 /* What the model's own tokenizer sees is the whole prompt, wherever its parts begin. */
 static void parts_of_any_origin_are_one_text(void **state)
 {
@@ -240,7 +274,8 @@ static void hostile_texts_take_linear_time_and_no_more_scratch_than_promised(voi
                                         "   ",
                                         "nai\xCC\x88ve ",
                                         "[CUT]"};
-    static const char *const names[] = {"gpt2", "gpt2-space", "qwen2", "o200k"};
+    static const char *const names[] = {"gpt2",    "gpt2-space",    "qwen2", "o200k",  "llama2",
+                                        "mistral", "unigram-bytes", "bert",  "gguf-t5"};
     char                    *text    = malloc(BYTES);
     uint32_t                *tokens  = malloc(3 * BYTES * sizeof *tokens);
     for (size_t k = 0; k < COUNT(names); k++) {
@@ -266,36 +301,6 @@ static void hostile_texts_take_linear_time_and_no_more_scratch_than_promised(voi
     free(text);
 }
 
-/* TROUPE_BENCH=file prints how fast the demo model's tokenizer encodes it. */
-static void speed_on_request(void **state)
-{
-    (void)state;
-    const char *path = getenv("TROUPE_BENCH");
-    if (!path)
-        skip();
-    enum { BYTES_MAX = 64 << 20, ROUNDS = 5 };
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    char      *text    = malloc(BYTES_MAX);
-    text_part  part    = {{text, fread(text, 1, BYTES_MAX, file)}, true};
-    tokenizer *t       = reference_smollm2();
-    arena     *scratch = arena_new(tokenizer_scratch_bytes(t, part.text.size), NULL);
-    uint32_t  *tokens  = malloc(BYTES_MAX * sizeof *tokens), n;
-    for (uint32_t i = 0; i < ROUNDS; i++) {
-        struct timespec start, end;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
-        assert_true(tokenizer_encode(t, &part, 1, scratch, tokens, BYTES_MAX, &n, NULL));
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
-        double s = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
-        printf("%zu bytes, %u tokens: %.1f MB/s\n", part.text.size, n, 1e-6 * (double)part.text.size / s);
-    }
-    free(tokens);
-    free(text);
-    arena_free(&scratch);
-    tokenizer_free(&t);
-    fclose(file);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,11 +309,11 @@ int main(void)
         cmocka_unit_test(any_bytes_come_back_from_a_vocabulary_with_all_bytes),
         cmocka_unit_test(the_demo_model_drops_only_bytes_without_a_token),
         cmocka_unit_test(special_tokens_come_only_of_trusted_text),
+        cmocka_unit_test(user_text_never_becomes_a_control_token),
         cmocka_unit_test(parts_of_any_origin_are_one_text),
         cmocka_unit_test(normalization_stops_where_the_origin_changes),
         cmocka_unit_test(limits_are_errors_and_give_the_scratch_back),
         cmocka_unit_test(hostile_texts_take_linear_time_and_no_more_scratch_than_promised),
-        cmocka_unit_test(speed_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
 #include "support_reference.h"
 
 #include "text/tokenizer_parts.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -47,8 +48,19 @@ static void put_strings(image *g, const char *key, const char *const *texts, uin
 /* a b ab, an added token "a b", a control token, and an unused one. */
 typedef struct {
     const char *model, *pre, *merge;
-    uint32_t    n_types, bos;
+    uint32_t    n_types, bos, n_scores;
+    float       score;    /* of every token */
+    const char *charsmap; /* NULL: there is none */
 } gguf_case;
+
+static void put_scores(image *g, const gguf_case *c)
+{
+    put_key(g, "tokenizer.ggml.scores", GGUF_ARRAY);
+    put(g, &(uint32_t){6}, 4);
+    put(g, &(uint64_t){c->n_scores}, 8);
+    for (uint32_t i = 0; i < c->n_scores; i++)
+        put(g, &c->score, sizeof c->score);
+}
 
 static tokenizer *load_gguf(const gguf_case *c, error *err)
 {
@@ -71,6 +83,10 @@ static tokenizer *load_gguf(const gguf_case *c, error *err)
     put(&g, types, c->n_types * sizeof *types);
     if (c->merge)
         put_strings(&g, "tokenizer.ggml.merges", &c->merge, 1);
+    if (c->n_scores)
+        put_scores(&g, c);
+    if (c->charsmap)
+        put_strings(&g, "tokenizer.ggml.precompiled_charsmap", &c->charsmap, 1);
     put_key(&g, "tokenizer.ggml.bos_token_id", GGUF_U32);
     put(&g, &c->bos, 4);
     put_key(&g, "tokenizer.chat_template", GGUF_STRING);
@@ -88,9 +104,10 @@ static void a_gguf_file_makes_a_tokenizer(void **state)
 {
     (void)state;
     error      err = {0};
-    tokenizer *t   = load_gguf(&(gguf_case){"gpt2", "llama-bpe", "a b", 7, 0}, &err);
-    uint32_t   tokens[REFERENCE_TOKENS_MAX], stops[4];
-    text_part  part = {SPAN("ab a b<|im_end|>[unused]"), true};
+    tokenizer *t =
+        load_gguf(&(gguf_case){.model = "gpt2", .pre = "llama-bpe", .merge = "a b", .n_types = 7, .bos = 0}, &err);
+    uint32_t  tokens[REFERENCE_TOKENS_MAX], stops[4];
+    text_part part = {SPAN("ab a b<|im_end|>[unused]"), true};
     if (!t)
         fail_msg("%s", err.text);
     assert_int_equal(tokenizer_n_vocab(t), 7);
@@ -121,16 +138,46 @@ static void a_gguf_file_that_is_not_understood_is_refused_by_name(void **state)
         error_code  code;
         const char *named[2];
     } cases[] = {
-        {{"llama", "default", "a b", 7, 0}, ERR_UNSUPPORTED, {"tokenizer.ggml.model is \"llama\"", "\"gpt2\""}},
-        {{NULL, "smollm", "a b", 7, 0}, ERR_UNSUPPORTED, {"tokenizer.ggml.model", "\"gpt2\""}},
-        {{"gpt2", "poro-chat", "a b", 7, 0}, ERR_UNSUPPORTED, {"\"poro-chat\"", "gpt-2, "}},
-        {{"gpt2", NULL, "a b", 7, 0}, ERR_UNSUPPORTED, {"tokenizer.ggml.pre is \"\"", "smollm"}},
-        {{"gpt2", "smollm", "a b", 5, 0}, ERR_INVALID, {"7 tokenizer.ggml.tokens", "5"}},
-        {{"gpt2", "smollm", NULL, 7, 0}, ERR_INVALID, {"tokenizer.ggml.merges", "missing"}},
-        {{"gpt2", "smollm", "ab", 7, 0}, ERR_INVALID, {"tokenizer.ggml.merges[0]", ""}},
-        {{"gpt2", "smollm", "b a", 7, 0}, ERR_INVALID, {"\"b\" and \"a\"", ""}},
-        {{"gpt2", "smollm", "a \xE6\x97\xA5", 7, 0}, ERR_INVALID, {"tokenizer.ggml.merges[0]", ""}},
-        {{"gpt2", "smollm", "a b", 7, 7}, ERR_INVALID, {"tokenizer.ggml.bos_token_id is 7", "7 tokens"}},
+        {{.model = "rwkv", .pre = "default", .merge = "a b", .n_types = 7, .bos = 0},
+         ERR_UNSUPPORTED,
+         {"tokenizer.ggml.model is \"rwkv\"", "\"gpt2\""}},
+        {{.model = "llama", .pre = "default", .merge = NULL, .n_types = 7, .bos = 0},
+         ERR_INVALID,
+         {"tokenizer.ggml.scores", "missing"}},
+        {{.model = "t5", .pre = "default", .merge = NULL, .n_types = 7, .bos = 0},
+         ERR_INVALID,
+         {"tokenizer.ggml.scores", "missing"}},
+        {{.model = "llama", .n_types = 7, .n_scores = 6}, ERR_INVALID, {"6 tokenizer.ggml.scores", "7 tokens"}},
+        {{.model = "llama", .n_types = 7, .n_scores = 7, .score = NAN}, ERR_INVALID, {"score", "token 0"}},
+        {{.model = "t5", .n_types = 7, .n_scores = 7, .score = INFINITY}, ERR_INVALID, {"score", "token 0"}},
+        {{.model = "t5", .n_types = 7, .n_scores = 7, .charsmap = "x"}, ERR_UNSUPPORTED, {"precompiled_charsmap", ""}},
+        {{.model = NULL, .pre = "smollm", .merge = "a b", .n_types = 7, .bos = 0},
+         ERR_UNSUPPORTED,
+         {"tokenizer.ggml.model", "\"gpt2\""}},
+        {{.model = "gpt2", .pre = "poro-chat", .merge = "a b", .n_types = 7, .bos = 0},
+         ERR_UNSUPPORTED,
+         {"\"poro-chat\"", "gpt-2, "}},
+        {{.model = "gpt2", .pre = NULL, .merge = "a b", .n_types = 7, .bos = 0},
+         ERR_UNSUPPORTED,
+         {"tokenizer.ggml.pre is \"\"", "smollm"}},
+        {{.model = "gpt2", .pre = "smollm", .merge = "a b", .n_types = 5, .bos = 0},
+         ERR_INVALID,
+         {"7 tokenizer.ggml.tokens", "5"}},
+        {{.model = "gpt2", .pre = "smollm", .merge = NULL, .n_types = 7, .bos = 0},
+         ERR_INVALID,
+         {"tokenizer.ggml.merges", "missing"}},
+        {{.model = "gpt2", .pre = "smollm", .merge = "ab", .n_types = 7, .bos = 0},
+         ERR_INVALID,
+         {"tokenizer.ggml.merges[0]", ""}},
+        {{.model = "gpt2", .pre = "smollm", .merge = "b a", .n_types = 7, .bos = 0},
+         ERR_INVALID,
+         {"\"b\" and \"a\"", ""}},
+        {{.model = "gpt2", .pre = "smollm", .merge = "a \xE6\x97\xA5", .n_types = 7, .bos = 0},
+         ERR_INVALID,
+         {"tokenizer.ggml.merges[0]", ""}},
+        {{.model = "gpt2", .pre = "smollm", .merge = "a b", .n_types = 7, .bos = 7},
+         ERR_INVALID,
+         {"tokenizer.ggml.bos_token_id is 7", "7 tokens"}},
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         error err = {0};
@@ -138,6 +185,27 @@ static void a_gguf_file_that_is_not_understood_is_refused_by_name(void **state)
         if (err.code != cases[i].code || !strstr(err.text, cases[i].named[0]) || !strstr(err.text, cases[i].named[1]) ||
             !strstr(err.text, "small.gguf"))
             fail_msg("case %zu: %s %s", i, error_name(err.code), err.text);
+    }
+}
+
+static void what_stands_around_a_text_is_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *bos, *eos;
+        bool        adds_bos, adds_eos;
+    } cases[] = {
+        {"bert", "[CLS]", "[SEP]", true, true}, {"unigram", "", "</s>", false, true},
+        {"llama2", "", "", false, false},       {"gguf-llama", "<s>", "</s>", true, false},
+        {"gguf-t5", "", "</s>", false, true},   {"gguf-bert", "[CLS]", "[SEP]", true, true},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        tokenizer *t = reference_tokenizer(cases[i].name);
+        assert_true(span_is(tokenizer_spelling(t, tokenizer_bos(t)), cases[i].bos));
+        assert_true(span_is(tokenizer_spelling(t, tokenizer_eos(t)), cases[i].eos));
+        assert_int_equal(tokenizer_adds_bos(t), cases[i].adds_bos);
+        assert_int_equal(tokenizer_adds_eos(t), cases[i].adds_eos);
+        tokenizer_free(&t);
     }
 }
 
@@ -164,6 +232,11 @@ static void the_demo_model_tells_what_its_keys_say(void **state)
 #define VOCAB "{\"a\":0,\"b\":1,\"ab\":2,\"\\u0120\":3,\"<s>\":4}"
 #define BPE(options) "{\"type\":\"BPE\"" options ",\"vocab\":" VOCAB ",\"merges\":[\"a b\"]}"
 #define BYTE_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
+#define METASPACE "{\"type\":\"Metaspace\",\"replacement\":\"\xE2\x96\x81\",\"prepend_scheme\":\"always\"}"
+#define DECODERS(list) "{\"type\":\"Sequence\",\"decoders\":[" list "]}"
+#define REPLACE "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}"
+#define BLANKS_IN .pre_tokenizer = METASPACE
+#define BLANKS BLANKS_IN, .decoder = METASPACE
 #define NONE ""
 
 /* A tokenizer.json of the parts; NULL is what is usual. */
@@ -244,8 +317,16 @@ static void what_a_tokenizer_json_asks_for_and_is_not_supported_is_named(void **
         error_code  code;
         const char *named;
     } cases[] = {
-        {{.model = "{\"type\":\"Unigram\",\"vocab\":[]}"}, ERR_UNSUPPORTED, "\"Unigram\""},
-        {{.model = "{\"type\":\"WordPiece\",\"vocab\":{}}"}, ERR_UNSUPPORTED, "\"WordPiece\""},
+        {{.model = "{\"type\":\"WordLevel\",\"vocab\":{}}"}, ERR_UNSUPPORTED, "\"WordLevel\""},
+        {{.model = "{\"type\":\"Unigram\",\"vocab\":[]}"}, ERR_UNSUPPORTED, "Unigram model behind a ByteLevel"},
+        {{.model = "{\"type\":\"WordPiece\",\"vocab\":{}}"}, ERR_UNSUPPORTED, "WordPiece model behind a ByteLevel"},
+        {{BLANKS, .model = "{\"type\":\"Unigram\",\"vocab\":{}}"}, ERR_INVALID, "vocab"},
+        {{BLANKS, .model = "{\"type\":\"Unigram\",\"vocab\":[[\"a\",0],[\"b\"]]}"}, ERR_INVALID, "vocab[1]"},
+        {{BLANKS, .model = "{\"type\":\"Unigram\",\"vocab\":[[\"a\",0]],\"unk_id\":1}"}, ERR_INVALID, "unk_id is 1"},
+        {{BLANKS, .model = "{\"type\":\"WordPiece\",\"vocab\":[]}"}, ERR_INVALID, "vocab"},
+        {{BLANKS, .model = "{\"type\":\"WordPiece\",\"vocab\":{},\"unk_token\":\"?\"}"}, ERR_INVALID, "\"?\""},
+        {{BLANKS, .model = BPE(",\"dropout\":0.1")}, ERR_UNSUPPORTED, "dropout"},
+        {{BLANKS, .model = "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}"}, ERR_INVALID, "\"b\""},
         {{.model = "7"}, ERR_UNSUPPORTED, "BPE"},
         {{.model = BPE(",\"dropout\":0.1")}, ERR_UNSUPPORTED, "dropout"},
         {{.model = BPE(",\"byte_fallback\":true")}, ERR_UNSUPPORTED, "byte_fallback"},
@@ -261,7 +342,14 @@ static void what_a_tokenizer_json_asks_for_and_is_not_supported_is_named(void **
         {{.model = "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}"}, ERR_INVALID, "merges[0]"},
         {{.model = "{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a a\"]}"}, ERR_INVALID, "\"a\" and \"a\""},
         {{.pre_tokenizer = "null"}, ERR_UNSUPPORTED, "ByteLevel"},
-        {{.pre_tokenizer = "{\"type\":\"Metaspace\"}"}, ERR_UNSUPPORTED, "\"Metaspace\""},
+        {{.pre_tokenizer = "{\"type\":\"Punctuation\"}"}, ERR_UNSUPPORTED, "\"Punctuation\""},
+        {{.pre_tokenizer = "{\"type\":\"Metaspace\",\"replacement\":\"_\"}"}, ERR_UNSUPPORTED, "Metaspace"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" METASPACE "," BYTE_LEVEL "]}"},
+         ERR_UNSUPPORTED,
+         "ByteLevel after Metaspace"},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" METASPACE "," METASPACE "]}"},
+         ERR_UNSUPPORTED,
+         "more than one"},
         {{.pre_tokenizer = "{\"type\":\"Digits\"}"}, ERR_UNSUPPORTED, "ByteLevel"},
         {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[" BYTE_LEVEL ",{\"type\":\"Digits\"}]}"},
          ERR_UNSUPPORTED,
@@ -274,15 +362,42 @@ static void what_a_tokenizer_json_asks_for_and_is_not_supported_is_named(void **
         {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\w\"},\"behavior\":\"Isolated\"}"},
          ERR_UNSUPPORTED,
          "\\w"},
-        {{.normalizer = "{\"type\":\"Lowercase\"}"}, ERR_UNSUPPORTED, "\"Lowercase\""},
-        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Prepend\"}]}"},
+        {{.pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"MergedWithPrevious\","
+                           "\"invert\":true}"},
          ERR_UNSUPPORTED,
-         "\"Prepend\""},
-        {{.decoder = "{\"type\":\"Metaspace\"}"}, ERR_UNSUPPORTED, "\"Metaspace\""},
+         "\"MergedWithPrevious\", inverted"},
+        {{.normalizer = "{\"type\":\"Lowercase\"}"}, ERR_UNSUPPORTED, "\"Lowercase\""},
+        {{.normalizer = "{\"type\":\"Precompiled\"}"}, ERR_UNSUPPORTED, "\"Precompiled\""},
+        {{.normalizer = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a\"}}"}, ERR_UNSUPPORTED, "Replace"},
+        {{.normalizer = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"}}"}, ERR_INVALID, "empty"},
+        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[" REPLACE "," REPLACE "," REPLACE "]}"},
+         ERR_UNSUPPORTED,
+         "over 4096 bytes"},
+        {{.normalizer = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"NFKC\"}]}"},
+         ERR_UNSUPPORTED,
+         "\"NFKC\""},
+        {{.decoder = METASPACE}, ERR_UNSUPPORTED, "\"Metaspace\""},
+        {{BLANKS_IN, .decoder = "{\"type\":\"CTC\"}"}, ERR_UNSUPPORTED, "\"CTC\""},
+        {{BLANKS_IN, .decoder = DECODERS("{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}")},
+         ERR_UNSUPPORTED,
+         "\"ByteFallback\""},
+        {{BLANKS_IN, .decoder = DECODERS("{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}")},
+         ERR_UNSUPPORTED,
+         "\"Strip\""},
+        {{BLANKS_IN,
+          .decoder = DECODERS("{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":2,\"stop\":0}")},
+         ERR_UNSUPPORTED,
+         "\"Strip\""},
+        {{BLANKS_IN, .decoder = DECODERS("{\"type\":\"Replace\",\"pattern\":{\"String\":\"_\"},\"content\":\" \"}")},
+         ERR_UNSUPPORTED,
+         "\"Replace\""},
+        {{BLANKS_IN, .decoder = DECODERS("{\"type\":\"WordPiece\",\"prefix\":\"##\"},{\"type\":\"Fuse\"}")},
+         ERR_UNSUPPORTED,
+         "\"Fuse\""},
         {{.decoder = "null"}, ERR_UNSUPPORTED, "decoder"},
         {{.post_processor = "{\"type\":\"BertProcessing\"}"}, ERR_UNSUPPORTED, "\"BertProcessing\""},
         {{.post_processor = "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}},"
-                            "{\"SpecialToken\":{\"id\":\"<s>\"}}]}"},
+                            "{\"SpecialToken\":{\"id\":\"a\"}},{\"SpecialToken\":{\"id\":\"<s>\"}}]}"},
          ERR_UNSUPPORTED,
          "<s>"},
         {{.post_processor = "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<x>\"}}]}"},
@@ -418,6 +533,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_gguf_file_makes_a_tokenizer),
         cmocka_unit_test(a_gguf_file_that_is_not_understood_is_refused_by_name),
+        cmocka_unit_test(what_stands_around_a_text_is_told),
         cmocka_unit_test(the_demo_model_tells_what_its_keys_say),
         cmocka_unit_test(variants_of_a_tokenizer_json_are_read),
         cmocka_unit_test(what_a_tokenizer_json_asks_for_and_is_not_supported_is_named),

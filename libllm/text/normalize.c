@@ -1,0 +1,243 @@
+/* Two buffers take turns: a step reads one and writes the other. */
+#include "text/normalize.h"
+
+#include "base/utf8.h"
+#include "text/nfc.h"
+#include <stdlib.h>
+
+enum { NFC_GROWTH = 3, NFC_SCRATCH_PER_BYTE = 36, N_BUFFERS = 2, BYTES_OF_A_BUFFER = 2 /* text and trust */ };
+
+typedef enum { STEP_NFC, STEP_BERT, STEP_PREPEND, STEP_REPLACE, STEP_TRIM } step_kind;
+
+typedef struct {
+    step_kind    kind;
+    bert_options bert;
+    size_t       n_pattern, n_content;
+    char         pattern[NORMALIZER_STRING_BYTES_MAX], content[NORMALIZER_STRING_BYTES_MAX];
+} step;
+
+struct normalizer {
+    uint32_t n_steps;
+    step     steps[NORMALIZER_STEPS_MAX];
+    size_t   growth, prepended; /* bytes a byte, and bytes a text */
+    size_t   step_scratch;      /* of the hungriest step, for a byte of the original text */
+};
+
+normalizer *normalizer_new(error *err)
+{
+    normalizer *n = calloc(1, sizeof *n);
+    if (n)
+        n->growth = 1;
+    else
+        error_set(err, ERR_NO_MEMORY, "no memory for a normalizer");
+    return n;
+}
+
+void normalizer_free(normalizer **n)
+{
+    free(*n);
+    *n = NULL;
+}
+
+static bool add_step(normalizer *n, step added, size_t growth, size_t scratch_per_byte, error *err)
+{
+    if (n->n_steps == NORMALIZER_STEPS_MAX)
+        return error_set(err, ERR_UNSUPPORTED, "more than %d steps of normalization", NORMALIZER_STEPS_MAX);
+    if (n->growth * growth > NORMALIZER_GROWTH_MAX)
+        return error_set(err, ERR_UNSUPPORTED, "a normalizer that can make over %d bytes of one",
+                         NORMALIZER_GROWTH_MAX);
+    if (scratch_per_byte * n->growth > n->step_scratch)
+        n->step_scratch = scratch_per_byte * n->growth;
+    n->growth *= growth;
+    n->prepended *= growth;
+    n->steps[n->n_steps++] = added;
+    return true;
+}
+
+bool normalizer_add_nfc(normalizer *n, error *err)
+{
+    return add_step(n, (step){.kind = STEP_NFC}, NFC_GROWTH, NFC_SCRATCH_PER_BYTE, err);
+}
+
+bool normalizer_add_bert(normalizer *n, const bert_options *options, error *err)
+{
+    return add_step(n, (step){.kind = STEP_BERT, .bert = *options}, BERT_GROWTH, BERT_SCRATCH_PER_BYTE, err);
+}
+
+bool normalizer_add_trim(normalizer *n, error *err)
+{
+    return add_step(n, (step){.kind = STEP_TRIM}, 1, 0, err);
+}
+
+static bool check_string(span text, error *err)
+{
+    return text.size <= NORMALIZER_STRING_BYTES_MAX ||
+           error_set(err, ERR_UNSUPPORTED, "a normalizer with a string of %zu bytes; at most %d are supported",
+                     text.size, NORMALIZER_STRING_BYTES_MAX);
+}
+
+static bool add_strings(normalizer *n, step_kind kind, span pattern, span content, size_t growth, error *err)
+{
+    step added = {.kind = kind, .n_pattern = pattern.size, .n_content = content.size};
+    if (!check_string(pattern, err) || !check_string(content, err))
+        return false;
+    memcpy(added.pattern, pattern.data, pattern.size);
+    memcpy(added.content, content.data, content.size);
+    return add_step(n, added, growth, 0, err);
+}
+
+bool normalizer_add_prepend(normalizer *n, span text, error *err)
+{
+    if (!add_strings(n, STEP_PREPEND, SPAN(""), text, 1, err))
+        return false;
+    n->prepended += text.size;
+    return true;
+}
+
+bool normalizer_add_replace(normalizer *n, span pattern, span content, error *err)
+{
+    size_t growth = pattern.size ? (content.size + pattern.size - 1) / pattern.size : 0;
+    if (pattern.size == 0)
+        return error_set(err, ERR_INVALID, "a normalizer that replaces an empty string");
+    return add_strings(n, STEP_REPLACE, pattern, content, growth ? growth : 1, err);
+}
+
+static size_t saturating(size_t each, size_t n, size_t more)
+{
+    size_t product, sum;
+    return __builtin_mul_overflow(each, n, &product) || __builtin_add_overflow(product, more, &sum) ? SIZE_MAX : sum;
+}
+
+size_t normalizer_bytes_max(const normalizer *n, size_t text_bytes)
+{
+    return saturating(n->growth, text_bytes, n->prepended);
+}
+
+size_t normalizer_scratch_bytes(const normalizer *n, size_t text_bytes)
+{
+    enum { ALIGNMENT = 16, BUFFERS = N_BUFFERS * BYTES_OF_A_BUFFER };
+    if (n->n_steps == 0)
+        return 0;
+    size_t buffers = saturating(BUFFERS, normalizer_bytes_max(n, text_bytes), BUFFERS * (UTF8_BYTES_MAX + ALIGNMENT));
+    return saturating(n->step_scratch, text_bytes, buffers);
+}
+
+/* ---- running ---- */
+
+/* Where a step writes. */
+typedef struct {
+    char    *data;
+    uint8_t *trusted;
+    size_t   size;
+} target;
+
+static void put(target *out, const char *bytes, size_t n, bool trusted)
+{
+    memcpy(out->data + out->size, bytes, n);
+    memset(out->trusted + out->size, trusted, n);
+    out->size += n;
+}
+
+static bool run_prepend(const step *s, marked_text text, target *out)
+{
+    if (text.size == 0)
+        return true;
+    put(out, s->content, s->n_content, text.trusted[0]);
+    memcpy(out->data + out->size, text.data, text.size);
+    memcpy(out->trusted + out->size, text.trusted, text.size);
+    out->size += text.size;
+    return true;
+}
+
+static bool run_replace(const step *s, marked_text text, target *out)
+{
+    for (size_t at = 0; at < text.size;) {
+        const char *found = memmem(text.data + at, text.size - at, s->pattern, s->n_pattern);
+        size_t      end   = found ? (size_t)(found - text.data) : text.size;
+        memcpy(out->data + out->size, text.data + at, end - at);
+        memcpy(out->trusted + out->size, text.trusted + at, end - at);
+        out->size += end - at;
+        at = end;
+        if (found) {
+            put(out, s->content, s->n_content, memchr(text.trusted + at, 0, s->n_pattern) == NULL);
+            at += s->n_pattern;
+        }
+    }
+    return true;
+}
+
+static bool run_trim(marked_text text, target *out)
+{
+    size_t end = text.size;
+    while (end > 0 && text.data[end - 1] == ' ')
+        end--;
+    for (size_t at = 0; at < end; at++)
+        if (text.data[at] != ' ' || (at > 0 && out->size > 0 && text.data[at - 1] != ' '))
+            put(out, text.data + at, 1, text.trusted[at]);
+    return true;
+}
+
+static bool run_on_one_origin(const step *s, span text, bool trusted, target *out, arena *scratch, error *err)
+{
+    size_t n = 0, mark = arena_mark(scratch);
+    span   normal;
+    bool   done;
+    if (s->kind == STEP_BERT) {
+        done = bert_normalize(&s->bert, text, scratch, out->data + out->size, &n, err);
+    } else {
+        done = nfc_normalize(text, scratch, &normal, err);
+        n    = done ? normal.size : 0;
+        if (n)
+            memcpy(out->data + out->size, normal.data, n);
+    }
+    memset(out->trusted + out->size, trusted, n);
+    out->size += n;
+    arena_rewind(scratch, mark);
+    return done;
+}
+
+static bool run_by_origin(const step *s, marked_text text, target *out, arena *scratch, error *err)
+{
+    for (size_t at = 0, end; at < text.size; at = end) {
+        const uint8_t *other = memchr(text.trusted + at, !text.trusted[at], text.size - at);
+        end                  = other ? (size_t)(other - text.trusted) : text.size;
+        if (!run_on_one_origin(s, (span){text.data + at, end - at}, text.trusted[at], out, scratch, err))
+            return false;
+    }
+    return true;
+}
+
+static bool run_step(const step *s, marked_text text, target *out, arena *scratch, error *err)
+{
+    switch (s->kind) {
+    case STEP_PREPEND:
+        return run_prepend(s, text, out);
+    case STEP_REPLACE:
+        return run_replace(s, text, out);
+    case STEP_TRIM:
+        return run_trim(text, out);
+    case STEP_NFC:
+    case STEP_BERT:
+        break;
+    }
+    return run_by_origin(s, text, out, scratch, err);
+}
+
+bool normalizer_run(const normalizer *n, marked_text *text, arena *scratch, error *err)
+{
+    target buffers[N_BUFFERS];
+    size_t most = n->growth * text->size + n->prepended + UTF8_BYTES_MAX;
+    for (size_t i = 0; i < N_BUFFERS && n->n_steps > 0; i++) {
+        buffers[i] = (target){arena_take(scratch, most), arena_take(scratch, most), 0};
+        if (!buffers[i].data || !buffers[i].trusted)
+            return error_set(err, ERR_NO_MEMORY, "no scratch memory to normalize a text of %zu bytes", text->size);
+    }
+    for (uint32_t i = 0; i < n->n_steps; i++) {
+        target *out = &buffers[i % N_BUFFERS];
+        out->size   = 0;
+        if (!run_step(&n->steps[i], *text, out, scratch, err))
+            return false;
+        *text = (marked_text){out->data, out->trusted, out->size};
+    }
+    return true;
+}
