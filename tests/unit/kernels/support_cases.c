@@ -565,7 +565,7 @@ static void add_gemms(case_list *list)
     } shapes[] = {
         {1, 32, 1, 1, false, false},    {16, 64, 2, 1, true, false},       {17, 96, 3, 1, false, true},
         {35, 288, 5, 1e4f, true, true}, {64, 576, 17, 1, false, false},    {40, 1536, 9, 1e-6f, false, false},
-        {33, 160, 70, 1, true, true},   {16, 64, 2, 1e-37f, false, false},
+        {33, 160, 70, 1, true, true},   {16, 64, 2, 1e-37f, false, false}, {48, 2048, 2, 1, true, false},
     };
     for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
