@@ -1,6 +1,7 @@
-/* Tokens a second of the bare forward pass of the demo model: prefill, and decoding of one and of 32 sequences.
+/* Tokens a second of the bare forward pass of the demo model: prefill, and decoding of one and of 32 sequences; with
+ * --sweep how they grow with batch, context and threads, as lines of JSON.
  *
- *     bench_model [model [backend [variant [threads]]]]
+ *     bench_model [--sweep] [model [backend [variant [threads]]]]
  *
  * Also says what opening the model costs. Sampling is not included; every row of a decode step computes its logits. */
 // links: llm_model
@@ -9,8 +10,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { N_TOKENS_MAX = 512, N_SEQUENCES_MAX = 32, N_TABLE_MAX = 32 * 80, N_BLOCKS = 32 * 80, LEAST_MS = 700 };
+enum { N_TOKENS_MAX = 512, N_SEQUENCES_MAX = 64, N_BLOCKS = 64 * 80, CONTEXT_MAX = 8192 };
 
 typedef struct {
     kern_device   *device;
@@ -34,7 +36,7 @@ static double now_s(void)
 static void step(bench *b, uint32_t n_sequences, uint32_t n_done, uint32_t n_each)
 {
     static uint32_t      tokens[N_TOKENS_MAX], positions[N_TOKENS_MAX], slots[N_TOKENS_MAX], rows[N_SEQUENCES_MAX];
-    static uint32_t      tables[N_TABLE_MAX];
+    static uint32_t      tables[N_BLOCKS];
     static kern_sequence sequences[N_SEQUENCES_MAX];
     uint32_t             n = 0, n_blocks = (n_done + n_each + KERN_KV_BLOCK_TOKENS - 1) / KERN_KV_BLOCK_TOKENS;
     for (uint32_t s = 0; s < n_sequences; s++) {
@@ -62,50 +64,107 @@ static void step(bench *b, uint32_t n_sequences, uint32_t n_done, uint32_t n_eac
     kern_synchronize(b->device);
 }
 
-static void measure(bench *b, const char *name, uint32_t n_sequences, uint32_t n_done, uint32_t n_each)
+/* Seconds of a step: the median of as many as `least_ms` allow. */
+static double measure(bench *b, uint32_t n_sequences, uint32_t n_done, uint32_t n_each, int least_ms)
 {
+    enum { STEPS_MAX = 4096 };
+    static double seconds[STEPS_MAX];
+    uint32_t      n_steps = 0;
     step(b, n_sequences, n_done, n_each); /* warm */
-    uint32_t n_steps = 0;
-    double   start   = now_s(), elapsed;
-    do {
+    for (double start = now_s(), before = start; n_steps < STEPS_MAX && (before - start) * 1000 < least_ms;) {
         step(b, n_sequences, n_done, n_each);
-        n_steps++;
-        elapsed = now_s() - start;
-    } while (elapsed * 1000 < LEAST_MS);
-    printf("%-40s %9.1f tokens/s  %8.2f ms a step\n", name, n_steps * (double)(n_sequences * n_each) / elapsed,
-           1000 * elapsed / n_steps);
+        double now         = now_s();
+        seconds[n_steps++] = now - before;
+        before             = now;
+    }
+    for (uint32_t i = 1; i < n_steps; i++) { /* sorted by insertion: a few thousand at most */
+        double   each = seconds[i];
+        uint32_t at   = i;
+        for (; at > 0 && seconds[at - 1] > each; at--)
+            seconds[at] = seconds[at - 1];
+        seconds[at] = each;
+    }
+    return seconds[n_steps / 2];
+}
+
+static void report(bench *b, const char *name, uint32_t n_sequences, uint32_t n_done, uint32_t n_each)
+{
+    double seconds = measure(b, n_sequences, n_done, n_each, 2000);
+    printf("%-40s %9.1f tokens/s  %8.2f ms a step\n", name, n_sequences * (double)n_each / seconds, 1000 * seconds);
+}
+
+static void report_all(bench *b)
+{
+    report(b, "prefill 512", 1, 0, 512);
+    report(b, "decode, 1 sequence, context 16", 1, 15, 1);
+    report(b, "decode, 1 sequence, context 1024", 1, 1023, 1);
+    report(b, "decode, 1 sequence, context 4096", 1, 4095, 1);
+    report(b, "decode, 32 sequences, context 16", 32, 15, 1);
+    report(b, "decode, 32 sequences, context 1024", 32, 1023, 1);
+}
+
+static void sweep_point(bench *b, const char *axis, uint32_t n_threads, uint32_t n_sequences, uint32_t context)
+{
+    double seconds = measure(b, n_sequences, context - 1, 1, 500);
+    printf("{\"axis\": \"%s\", \"threads\": %u, \"batch\": %u, \"context\": %u, \"tokens_s\": %.1f}\n", axis, n_threads,
+           n_sequences, context, n_sequences / seconds);
+}
+
+static void sweep(bench *b, uint32_t n_threads)
+{
+    for (uint32_t n = 1; n <= N_SEQUENCES_MAX; n *= 2)
+        sweep_point(b, "batch", n_threads, n, 128);
+    for (uint32_t context = 128; context <= CONTEXT_MAX; context *= 2)
+        sweep_point(b, "context", n_threads, 1, context);
+    for (uint32_t n = 16; n <= N_TOKENS_MAX; n *= 2) {
+        double seconds = measure(b, 1, 0, n, 500);
+        printf("{\"axis\": \"prefill\", \"threads\": %u, \"batch\": 1, \"context\": %u, \"tokens_s\": %.1f}\n",
+               n_threads, n, n / seconds);
+    }
+}
+
+static void open_model(bench *b, const char *path, const kern_device_options *options)
+{
+    char   why[KERN_WHY_BYTES] = "";
+    error  err                 = {0};
+    double start               = now_s();
+    if (!(b->device = kern_device_open(options, why)))
+        die(why);
+    if (!(b->m = model_open(path, b->device, &err)))
+        die(err.text);
+    double              opened_s = now_s() - start;
+    const model_config *c        = model_get_config(b->m);
+    kern_kv_shape       shape    = model_kv_shape(b->m, N_BLOCKS, KERN_F16);
+    forward_limits      limits   = {.n_tokens_max        = N_TOKENS_MAX,
+                                    .n_sequences_max     = N_SEQUENCES_MAX,
+                                    .n_logit_rows_max    = N_SEQUENCES_MAX,
+                                    .n_table_entries_max = N_BLOCKS};
+    if (!(b->cache = kern_kv_cache_new(b->device, &shape, why)))
+        die(why);
+    if (!(b->f = forward_new(b->m, &limits, &err)))
+        die(err.text);
+    fprintf(stderr,
+            "%s on %s: %.1f M parameters, %.1f M of them embedding, %.1f MB packed, %zu bytes of keys and values a "
+            "token, opened in %.3f s\n",
+            c->name, kern_device_name(b->device), (double)c->n_parameters / 1e6,
+            (double)c->n_vocab * (double)c->n_embd / 1e6, (double)c->weight_bytes / 1e6,
+            kern_kv_block_bytes(&shape) / KERN_KV_BLOCK_TOKENS, opened_s);
 }
 
 int main(int argc, char **argv)
 {
-    const char         *path                = argc > 1 ? argv[1] : MODELS_DIR "/SmolLM2-135M-Instruct-Q4_1.gguf";
-    kern_device_options options             = {.backend   = argc > 2 ? argv[2] : "cpu",
-                                               .variant   = argc > 3 && argv[3][0] ? argv[3] : NULL,
-                                               .n_threads = argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 0};
-    char                why[KERN_WHY_BYTES] = "";
-    error               err                 = {0};
-    bench               b                   = {0};
-    if (!(b.device = kern_device_open(&options, why)))
-        die(why);
-    double start = now_s();
-    if (!(b.m = model_open(path, b.device, &err)))
-        die(err.text);
-    const model_config *c = model_get_config(b.m);
-    printf("%s on %s: %.1f M parameters, %.1f MB packed, opened in %.3f s\n", c->name, kern_device_name(b.device),
-           (double)c->n_parameters / 1e6, (double)c->weight_bytes / 1e6, now_s() - start);
-    kern_kv_shape  shape  = model_kv_shape(b.m, N_BLOCKS, KERN_F16);
-    forward_limits limits = {N_TOKENS_MAX, N_SEQUENCES_MAX, N_SEQUENCES_MAX, N_TABLE_MAX, 0};
-    if (!(b.cache = kern_kv_cache_new(b.device, &shape, why)))
-        die(why);
-    if (!(b.f = forward_new(b.m, &limits, &err)))
-        die(err.text);
-    printf("activations %.1f MB, key-value cache %.1f MB\n", (double)forward_bytes(b.f) / 1e6,
-           (double)kern_kv_block_bytes(&shape) * N_BLOCKS / 1e6);
-    measure(&b, "prefill 512", 1, 0, 512);
-    measure(&b, "decode, 1 sequence, context 16", 1, 15, 1);
-    measure(&b, "decode, 1 sequence, context 1024", 1, 1023, 1);
-    measure(&b, "decode, 32 sequences, context 16", 32, 15, 1);
-    measure(&b, "decode, 32 sequences, context 1024", 32, 1023, 1);
+    bool sweeps = argc > 1 && strcmp(argv[1], "--sweep") == 0;
+    argv += sweeps, argc -= sweeps;
+    const char         *path    = argc > 1 ? argv[1] : MODELS_DIR "/SmolLM2-135M-Instruct-Q4_1.gguf";
+    kern_device_options options = {.backend   = argc > 2 ? argv[2] : "cpu",
+                                   .variant   = argc > 3 && argv[3][0] ? argv[3] : NULL,
+                                   .n_threads = argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 0};
+    bench               b       = {0};
+    open_model(&b, path, &options);
+    if (sweeps)
+        sweep(&b, options.n_threads);
+    else
+        report_all(&b);
     forward_free(&b.f);
     kern_kv_cache_free(b.device, &b.cache);
     model_free(&b.m);

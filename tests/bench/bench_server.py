@@ -2,7 +2,9 @@
 """Speed of the server through HTTP, beside llama.cpp from PyPI on the same GGUF file: one table, and JSON.
 
 Each round measures both, one after the other, in changing order, so that whatever else the machine does hits both;
-the figures are medians over the rounds. The peer has a Python environment of its own, .venv-bench, and
+the figures are medians over the rounds, beside the bare forward pass and what the machine allows: the multiply-adds of
+a prefill at the peak of bench_limits, and for each token that is decoded one read of all weights, keys and values at
+the speed of memory. The peer has a Python environment of its own, .venv-bench, and
 computes in its own process without HTTP. Its figures are used only when its answers are sane; where it
 can't be had, ours stand alone.
 
@@ -36,6 +38,7 @@ PEER_PACKAGES = [
 PEER_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
 PEER_BUILD_S = 600
 STREAMS, PROMPT, ANSWER, PREFILL = 32, 128, 64, 512
+CONTEXTS, CONTEXT_ANSWER = {"one_1024": 1024, "one_4096": 4096}, 32
 TEXT = (
     "The sea was calm that morning, and the fishermen had already left the harbour. An old woman walked along the "
     "beach with her dog and looked for shells. She had done so every day since her husband died, and the children of "
@@ -203,21 +206,25 @@ class Prompts:
 
 def measure(engine, prompts):
     """Tokens per second of each case."""
-    prefill, alone, many = prompts
-    first_s, _ = engine.decode([prefill], 1)
-    one_first_s, one_total_s = engine.decode([alone], ANSWER)
-    _, many_s = engine.decode(many, ANSWER)
-    return {
+    first_s, _ = engine.decode([prompts["prefill"]], 1)
+    one_first_s, one_total_s = engine.decode([prompts["one"]], ANSWER)
+    _, many_s = engine.decode(prompts["many"], ANSWER)
+    figures = {
         "prefill": PREFILL / first_s,
         "one": (ANSWER - 1) / (one_total_s - one_first_s),
         "many": STREAMS * ANSWER / many_s,
         "first_ms": one_first_s * 1e3,
     }
+    for case in CONTEXTS:
+        first_s, total_s = engine.decode([prompts[case]], CONTEXT_ANSWER)
+        figures[case] = (CONTEXT_ANSWER - 1) / (total_s - first_s)
+    return figures
 
 
 CASES = {
     "prefill": f"prefill, {PREFILL} tokens (tokens/s)",
     "one": f"decode, 1 stream (tokens/s)",
+    **{case: f"decode, 1 stream after {n} (tokens/s)" for case, n in CONTEXTS.items()},
     "many": f"{STREAMS} streams, {PROMPT} in, {ANSWER} out (tokens out/s)",
     "first_ms": f"first token after {PROMPT} (ms)",
 }
@@ -234,11 +241,49 @@ def summary(results):
     return table
 
 
+def output_of(program, *arguments):
+    command = [ROOT / "build/bin" / program, *arguments]
+    return subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True)
+
+
+def bare_engine(model, n_threads):
+    """The forward pass without scheduler, sampling and HTTP: tokens/s of the cases it has, and the model's sizes."""
+    done = output_of("bench_model", model, "cpu", "", n_threads)
+    sizes = re.search(
+        r"on (cpu .*?): ([\d.]+) M parameters, ([\d.]+) M of them embedding, ([\d.]+) MB packed, (\d+) bytes", done.stderr
+    )
+    speeds = {m[1].strip(): float(m[2]) for m in re.finditer(r"^(.*?) +([\d.]+) tokens/s", done.stdout, re.M)}
+    engine = {
+        "prefill": speeds["prefill 512"],
+        "one": speeds["decode, 1 sequence, context 16"],
+        "one_1024": speeds["decode, 1 sequence, context 1024"],
+        "one_4096": speeds["decode, 1 sequence, context 4096"],
+    }
+    about = {
+        "device": sizes[1],
+        "layer_parameters": (float(sizes[2]) - float(sizes[3])) * 1e6,
+        "weight_bytes": float(sizes[4]) * 1e6,
+        "kv_bytes": int(sizes[5]),
+    }
+    return engine, about
+
+
+def limits(n_threads, about):
+    """What the machine itself can do, and the tokens/s that this allows. Activations are 16-bit integers."""
+    machine = json.loads(output_of("bench_limits", n_threads).stdout)
+    rates = [rate for name, rate in machine.items() if name.startswith("int16")]
+    allowed = {"prefill": max(rates) * 1e9 / about["layer_parameters"]} if rates else {}
+    for case, context in {"one": PROMPT + ANSWER / 2, **CONTEXTS}.items():
+        allowed[case] = machine["memory_gb_s"] * 1e9 / (about["weight_bytes"] + context * about["kv_bytes"])
+    return machine, allowed
+
+
 def print_table(table, names):
-    heads = [*names, *(["ratio"] if len(names) == 2 else [])]
+    heads = [*names, *(head for head in ("ratio", "engine", "limit", "share") if any(head in row for row in table.values()))]
     print(f"\n{'':45}" + "".join(f"{head:>12}" for head in heads))
     for case, title in CASES.items():
-        cells = (f"{table[case][head]:12.2f}" if head == "ratio" else f"{table[case][head]:12.1f}" for head in heads)
+        digits = {"ratio": 2, "share": 2}
+        cells = (f"{table[case][h]:12.{digits.get(h, 1)}f}" if h in table[case] else " " * 12 for h in heads)
         print(f"{title:45}" + "".join(cells))
 
 
@@ -260,11 +305,12 @@ def main():
             results = {e.name: [] for e in engines}
             source = Prompts(ours)
             for i in range(args.rounds + 1):
-                prompts = (
-                    source.make(f"prefill {i}", PREFILL),
-                    source.make(f"alone {i}", PROMPT),
-                    source.several(f"many {i}", STREAMS, PROMPT),
-                )
+                prompts = {
+                    "prefill": source.make(f"prefill {i}", PREFILL),
+                    "one": source.make(f"alone {i}", PROMPT),
+                    "many": source.several(f"many {i}", STREAMS, PROMPT),
+                    **{case: source.make(f"{case} {i}", n) for case, n in CONTEXTS.items()},
+                }
                 for engine in engines if i % 2 else reversed(engines):
                     figures = measure(engine, prompts)
                     if i > 0:  # the first round warms up
@@ -275,13 +321,20 @@ def main():
                 peer.close()
             ours.close()
     table = summary(results)
+    engine, sizes = bare_engine(args.model, args.threads)
+    machine, allowed = limits(args.threads, sizes)
+    for case, row in table.items():
+        row |= {"engine": engine[case]} if case in engine else {}
+        row |= {"limit": allowed[case], "share": row["troupe"] / allowed[case]} if case in allowed else {}
     print(f"{args.model.name}, {args.threads} threads, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     if peer:
         features = [f.strip() for f in peer.about["system_info"].split("|") if "= 1" in f]
         print(f"peer: llama.cpp in llama-cpp-python {peer.about['version']}, without HTTP; {', '.join(features)}")
+    print(f"this machine: {json.dumps(machine)}")
     print_table(table, list(results))
     args.json.parent.mkdir(parents=True, exist_ok=True)
     about = {"model": args.model.name, "threads": args.threads, "peer": peer.about if peer else None}
+    about |= {"device": sizes["device"], "machine": machine}
     args.json.write_text(json.dumps({**about, "rounds": results, "medians": table}, indent=1) + "\n")
     print(f"\nall rounds are in {args.json}")
 

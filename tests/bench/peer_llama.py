@@ -17,6 +17,7 @@ import numpy
 
 BATCH = 2048
 SEQUENCE_TOKENS = 640
+ONE_TOKENS = 4608
 
 
 @lib.llama_log_callback
@@ -32,7 +33,7 @@ class Engine:
         if not self.model:
             sys.exit(f"llama.cpp cannot load {path}")
         self.n_vocab = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
-        self.one = self.new_context(n_threads, 1, 2048)
+        self.one = self.new_context(n_threads, 1, ONE_TOKENS)
         self.many = self.new_context(n_threads, n_sequences, n_sequences * SEQUENCE_TOKENS // 2)
         self.batch = lib.llama_batch_init(BATCH, 0, 1)
 
