@@ -89,7 +89,7 @@ static void cut(const char *text)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static char  text[TEXT_BYTES_MAX];
-    option_group groups[N_SERVICES + 2];
+    option_group groups[N_SERVICES + 3];
     char        *arguments[LINES_MAX + 1], *rest = text;
     size_t       n_groups = collect_groups(groups);
     int          n        = 0, n_positional;

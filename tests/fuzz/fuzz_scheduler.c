@@ -215,7 +215,6 @@ static void act_request(stage *t)
     envelope        about    = take_about(t);
     gen_request    *body     = take_message(&t->in, MSG_GEN_REQUEST, t->memory);
     uint8_t         how      = take(&t->in);
-    player_id       says     = how & 1 ? CLIENT : TOKENIZER;
     uint8_t         deadline = take(&t->in);
     for (uint32_t i = 0; i < PROMPT_MAX; i++)
         prompt[i] = i * 7 % VOCABULARY;
@@ -228,12 +227,12 @@ static void act_request(stage *t)
     body->reply_to = span_of(actor_name(t->players[how & 8 ? CLIENT : GATEWAY].actor));
     if (deadline > 128)
         about.deadline_unix_ms = clock_unix_ms(simulation_clock(t->sim)) + deadline - 128;
-    say(t, says, MSG_GEN_REQUEST, body, &about);
+    say(t, TOKENIZER, MSG_GEN_REQUEST, body, &about);
 }
 
 static void act_cancel(stage *t)
 {
-    static const player_id who[] = {GATEWAY, POSTPROCESSOR, TOKENIZER, CLIENT};
+    static const player_id who[] = {GATEWAY, POSTPROCESSOR, TOKENIZER};
     envelope               about = take_about(t);
     say(t, who[take(&t->in) % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }
@@ -351,7 +350,7 @@ static void act_draft(stage *t)
         for (const request *r = ((const scheduler *)actor_self(t->scheduler))->requests; r; r = r->next)
             if (request_id_equal(&r->envelope.request, &about.request) && body->choice < r->n_sequences)
                 body->length = r->sequences[body->choice].n_tokens;
-    say(t, how & 2 ? CLIENT : DRAFTER, MSG_DRAFT_REPLY, body, &about);
+    say(t, DRAFTER, MSG_DRAFT_REPLY, body, &about);
 }
 
 static void act_leave(stage *t)
@@ -437,7 +436,7 @@ static void expect_nothing_left(stage *t)
     for (int round = 0; round < 4 * PLANS && s->n_requests > 0; round++) {
         arena_reset(t->memory);
         for (const request *r = s->requests; r; r = r->next)
-            say(t, CLIENT, MSG_GEN_CANCEL, &all, &r->envelope);
+            say(t, GATEWAY, MSG_GEN_CANCEL, &all, &r->envelope);
         for (int i = 0; i < EXECUTORS; i++)
             answer(t, EXECUTOR + i, true);
         run_ms(t, 100);

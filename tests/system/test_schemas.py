@@ -112,8 +112,8 @@ INCOMPATIBLE = [
     (
         "a sender gone",
         "gen.yaml",
-        "from: [gateway, postprocessor, tokenizer, client]",
-        "from: [gateway, tokenizer, client]",
+        "from: [gateway, postprocessor, tokenizer]",
+        "from: [gateway, tokenizer]",
         "postprocessor",
     ),
     ("a receiver gone", "gen.yaml", "to: [scheduler, postprocessor]", "to: [scheduler]", "postprocessor"),
