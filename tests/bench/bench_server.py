@@ -197,7 +197,7 @@ class Prompts:
 
     def make(self, seed, n_tokens):
         random_of = random.Random(seed)
-        text = " ".join(random_of.choice(self.words) for _ in range(2 * n_tokens))
+        text = " ".join(random_of.choice(self.words) for _ in range(n_tokens))
         return self.ours.encode(text)[:n_tokens]
 
     def several(self, seed, n, n_tokens):
