@@ -16,6 +16,14 @@
 
 enum { DEVICES_MAX = 16 };
 
+/* The host's build of the CUDA kernels switches fibers all the time, which the address sanitizer makes five times
+ * slower: there it takes one case of so many. A prime, so that all operators and formats have their turn. */
+#if defined(__SANITIZE_ADDRESS__)
+enum { CUDA_CASES = 5 };
+#else
+enum { CUDA_CASES = 1 };
+#endif
+
 typedef struct {
     kern_device *device;
     bool         cpu; /* one of those whose bits must agree */
@@ -92,6 +100,9 @@ static void every_operator_on_every_device_is_near_the_reference(void **state)
         case_output truth, got;
         kernel_case_run_part(&cases[i], ref, NULL, &truth);
         for (uint32_t d = 0; d < n_devices; d++) {
+            if (!devices[d].cpu && i % CUDA_CASES) {
+                continue;
+            }
             if (!kernel_case_fits(&cases[i], devices[d].device)) {
                 print_message("SKIPPED: %s, which %s refuses\n", cases[i].name, kern_device_name(devices[d].device));
                 continue;
