@@ -37,17 +37,33 @@ static packed_place place_of(const cpu_weight *weight, uint32_t row, uint32_t co
     return place;
 }
 
-/* `bits` bits of column c, among the words of one row. */
-static void put_bits(unsigned char *words, uint32_t bits, uint32_t c, uint32_t value)
+/* One row's places in words of `bits` bits a quant: bits from `at` on of its 32 quants, a quad at a time. */
+static void put_bits(unsigned char *words, uint32_t bits, uint32_t at, const uint8_t *quants)
 {
-    uint32_t quad = c / 4, quads = 8 / bits;
-    words[quad / quads * WEIGHT_WORD_BYTES + c % 4] |= (unsigned char)(value << quad % quads * bits);
+    const uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
+    for (uint32_t word = 0; word < bits; word++) {
+        uint32_t bytes = 0, quad;
+        for (uint32_t to = 0; to < 8; to += bits, quants += sizeof quad) {
+            memcpy(&quad, quants, sizeof quad);
+            bytes |= (quad >> at & mask) << to;
+        }
+        memcpy(words + word * WEIGHT_WORD_BYTES, &bytes, sizeof bytes);
+    }
 }
 
-static uint32_t take_bits(const unsigned char *words, uint32_t bits, uint32_t c)
+/* Adds what put_bits put. */
+static void take_bits(const unsigned char *words, uint32_t bits, uint32_t at, uint8_t *quants)
 {
-    uint32_t quad = c / 4, quads = 8 / bits;
-    return words[quad / quads * WEIGHT_WORD_BYTES + c % 4] >> quad % quads * bits & ((1u << bits) - 1);
+    const uint32_t mask = ((1u << bits) - 1) * 0x01010101u;
+    for (uint32_t word = 0; word < bits; word++) {
+        uint32_t bytes, quad;
+        memcpy(&bytes, words + word * WEIGHT_WORD_BYTES, sizeof bytes);
+        for (uint32_t from = 0; from < 8; from += bits, quants += sizeof quad) {
+            memcpy(&quad, quants, sizeof quad);
+            quad |= (bytes >> from & mask) << at;
+            memcpy(quants, &quad, sizeof quad);
+        }
+    }
 }
 
 static void put_block(const kern_format *format, const kern_block_quants *block, const packed_place *place)
@@ -56,12 +72,8 @@ static void put_block(const kern_format *format, const kern_block_quants *block,
     if (format->has_min) {
         *place->min = block->min_bits;
     }
-    for (uint32_t c = 0; c < KERN_BLOCK; c++) {
-        put_bits(place->low, format->low_bits, c, block->quants[c] & ((1u << format->low_bits) - 1));
-        if (format->high_bits) {
-            put_bits(place->high, format->high_bits, c, block->quants[c] >> format->low_bits);
-        }
-    }
+    put_bits(place->low, format->low_bits, 0, block->quants);
+    put_bits(place->high, format->high_bits, format->low_bits, block->quants);
     for (uint32_t part = 0; part < format->n_parts && format->part_bytes; part++) {
         *place->part_scales[part] = block->part_scales[part];
         if (format->part_bytes == 2) {
@@ -78,10 +90,8 @@ static void take_block(const kern_format *format, const packed_place *place, ker
     *block            = (kern_block_quants){.part_scales = {1, 1}, .part_mins = {1, 1}};
     block->scale_bits = *place->scale;
     block->min_bits   = format->has_min ? *place->min : 0;
-    for (uint32_t c = 0; c < KERN_BLOCK; c++) {
-        uint32_t high    = format->high_bits ? take_bits(place->high, format->high_bits, c) : 0;
-        block->quants[c] = (uint8_t)(take_bits(place->low, format->low_bits, c) | high << format->low_bits);
-    }
+    take_bits(place->low, format->low_bits, 0, block->quants);
+    take_bits(place->high, format->high_bits, format->low_bits, block->quants);
     for (uint32_t part = 0; part < 2 && format->part_bytes; part++) {
         block->part_scales[part] = *place->part_scales[part];
         if (format->part_bytes == 2) {
