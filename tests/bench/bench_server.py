@@ -250,7 +250,8 @@ def bare_engine(model, n_threads):
     """The forward pass without scheduler, sampling and HTTP: tokens/s of the cases it has, and the model's sizes."""
     done = output_of("bench_model", model, "cpu", "", n_threads)
     sizes = re.search(
-        r"on (cpu .*?): ([\d.]+) M parameters, ([\d.]+) M of them embedding, ([\d.]+) MB packed, (\d+) bytes", done.stderr
+        r"on (cpu .*?): ([\d.]+) M parameters, ([\d.]+) M of them embedding, ([\d.]+) MB packed, (\d+) bytes",
+        done.stderr,
     )
     speeds = {m[1].strip(): float(m[2]) for m in re.finditer(r"^(.*?) +([\d.]+) tokens/s", done.stdout, re.M)}
     engine = {
@@ -279,7 +280,8 @@ def limits(n_threads, about):
 
 
 def print_table(table, names):
-    heads = [*names, *(head for head in ("ratio", "engine", "limit", "share") if any(head in row for row in table.values()))]
+    more = ("ratio", "engine", "limit", "share")
+    heads = [*names, *(head for head in more if any(head in row for row in table.values()))]
     print(f"\n{'':45}" + "".join(f"{head:>12}" for head in heads))
     for case, title in CASES.items():
         digits = {"ratio": 2, "share": 2}
