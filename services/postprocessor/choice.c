@@ -81,14 +81,6 @@ const held_logprob *choice_next_logprob(choice *c)
 
 /* ---- text ---- */
 
-static uint32_t n_characters(span utf8)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < utf8.size; i++)
-        n += ((uint8_t)utf8.data[i] & 0xc0) != 0x80;
-    return n;
-}
-
 /* False when the filter blocks. */
 static bool say(choice *c, span text, filter_output *out)
 {
@@ -98,7 +90,9 @@ static bool say(choice *c, span text, filter_output *out)
     if (text.size > 0)
         memcpy(out->data + out->size, text.data, text.size);
     out->size += text.size;
-    c->n_said += n_characters(text);
+    text_position said = {0};
+    text_position_advance(&said, text);
+    c->n_said += said.n_characters;
     return true;
 }
 
