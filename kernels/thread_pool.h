@@ -1,4 +1,5 @@
-/* Threads that share one job at a time: n_slices calls of a function, handed out by an atomic counter.
+/* Threads that share one job at a time: n_slices calls of a function. Each begins with a range of its own, in order,
+ * and then helps the others.
  *
  * The caller of thread_pool_run works too, so a pool of n threads starts n - 1. A worker with nothing to do spins for
  * some microseconds (a forward pass is a dense train of jobs), then sleeps on a futex. Which thread runs which slice

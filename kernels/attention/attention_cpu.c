@@ -74,12 +74,14 @@ static attention_task task_of(const attention_job *job, const kern_sequence *seq
 {
     uint32_t n_kv_heads = job->cache->shape.n_kv_heads, token = index / n_kv_heads * job->task_tokens;
     uint32_t left = sequence->n_q - token, n_segments = segments_of(sequence);
-    return (attention_task){.sequence   = sequence,
-                            .token      = token,
-                            .n_tokens   = left < job->task_tokens ? left : job->task_tokens,
-                            .kv_head    = index % n_kv_heads,
-                            .first_part = first_part + index * n_segments,
-                            .n_segments = n_segments};
+    uint32_t visible = attention_first_visible(job->args, sequence->position + token);
+    return (attention_task){.sequence      = sequence,
+                            .token         = token,
+                            .n_tokens      = left < job->task_tokens ? left : job->task_tokens,
+                            .kv_head       = index % n_kv_heads,
+                            .first_segment = visible / ATTENTION_SEGMENT,
+                            .first_part    = first_part + index * n_segments,
+                            .n_segments    = n_segments};
 }
 
 attention_task attention_task_of(const attention_job *job, uint32_t index)

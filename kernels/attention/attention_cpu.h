@@ -26,11 +26,18 @@ typedef struct {
 typedef struct {
     const kern_sequence *sequence;
     uint32_t             token, n_tokens, kv_head;
+    uint32_t             first_segment;          /* the first that any of its rows sees */
     uint32_t             first_part, n_segments; /* its place among the parts */
 } attention_task;
 
 attention_job  attention_job_of(cpu_device *device, const kern_attention_args *args);
 attention_task attention_task_of(const attention_job *job, uint32_t index);
+
+/* The first position that the row at `position` sees. */
+static inline uint32_t attention_first_visible(const kern_attention_args *args, uint32_t position)
+{
+    return args->window && position + 1 > args->window ? position + 1 - args->window : 0;
+}
 
 /* The task that part `part` belongs to. */
 attention_task attention_task_of_part(const attention_job *job, uint32_t part);

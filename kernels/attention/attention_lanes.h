@@ -255,7 +255,7 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t token = task->token + i / job->group, head = task->kv_head * job->group + i % job->group;
         uint32_t last  = task->sequence->position + token;
-        uint32_t first = args->window && last + 1 > args->window ? last + 1 - args->window : 0;
+        uint32_t first = attention_first_visible(args, last);
         if (last >= start && first < start + ATTENTION_SPAN) {
             float *own   = state + (size_t)i * job->row_floats;
             rows.q[n]    = args->q + ((size_t)(task->sequence->q_start + token) * args->n_heads + head) * job->head_dim;
@@ -278,14 +278,13 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
 /* state = the sums of all rows of a task over segment `segment` of its sequence. */
 static void attend_task_segment(const attention_job *job, const attention_task *task, uint32_t segment, float *state)
 {
-    const kern_attention_args *args      = job->args;
-    const uint32_t             n_rows    = task->n_tokens * job->group;
-    const uint32_t             first_row = task->sequence->position + task->token, end = first_row + task->n_tokens;
+    const uint32_t n_rows    = task->n_tokens * job->group;
+    const uint32_t first_row = task->sequence->position + task->token, end = first_row + task->n_tokens;
     for (uint32_t i = 0; i < n_rows; i++) {
         memset(state + (size_t)i * job->row_floats, 0, job->row_floats * sizeof(float));
         state[(size_t)i * job->row_floats] = -INFINITY;
     }
-    uint32_t visible   = args->window && first_row + 1 > args->window ? first_row + 1 - args->window : 0;
+    uint32_t visible   = attention_first_visible(job->args, first_row);
     uint32_t start     = segment * ATTENTION_SEGMENT > visible ? segment * ATTENTION_SEGMENT : visible;
     uint32_t stop      = (segment + 1) * ATTENTION_SEGMENT < end ? (segment + 1) * ATTENTION_SEGMENT : end;
     uint32_t end_block = (stop + KERN_KV_BLOCK_TOKENS - 1) / KERN_KV_BLOCK_TOKENS;
@@ -295,11 +294,16 @@ static void attend_task_segment(const attention_job *job, const attention_task *
     }
 }
 
-/* Adds a later segment's sums to those of the ones before it. A row that saw nothing of one adds nothing. */
+/* Adds a later segment's sums to those of the ones before it. A row that saw nothing of one adds nothing, so that it
+ * does not matter with which one its task begins. */
 static void merge_segment(const attention_job *job, uint32_t n_rows, float *state, const float *later)
 {
     for (uint32_t i = 0; i < n_rows; i++, state += job->row_floats, later += job->row_floats) {
         if (later[1] == 0 && !isnan(later[0])) {
+            continue;
+        }
+        if (state[1] == 0) {
+            memcpy(state, later, job->row_floats * sizeof(float));
             continue;
         }
         float largest     = state[0] > later[0] ? state[0] : later[0],
@@ -334,8 +338,8 @@ static void attention_task_slice(void *argument, uint32_t slice, uint32_t worker
     attention_task       task  = attention_task_of(job, slice);
     float               *state = cpu_worker_scratch(job->device, worker), *later = state + job->state_floats;
     uint32_t             end = task.sequence->position + task.token + task.n_tokens;
-    attend_task_segment(job, &task, 0, state);
-    for (uint32_t segment = 1; segment * ATTENTION_SEGMENT < end; segment++) {
+    attend_task_segment(job, &task, task.first_segment, state);
+    for (uint32_t segment = task.first_segment + 1; segment * ATTENTION_SEGMENT < end; segment++) {
         attend_task_segment(job, &task, segment, later);
         merge_segment(job, task.n_tokens * job->group, state, later);
     }
@@ -359,13 +363,13 @@ static void attention_part_slice(void *argument, uint32_t part, uint32_t worker)
 static void attention_merge_slice(void *argument, uint32_t slice, uint32_t worker)
 {
     (void)worker;
-    const attention_job *job  = argument;
-    attention_task       task = attention_task_of(job, slice);
-    for (uint32_t i = 1; i < task.n_segments; i++) {
-        merge_segment(job, task.n_tokens * job->group, part_state(job, task.first_part),
-                      part_state(job, task.first_part + i));
+    const attention_job *job   = argument;
+    attention_task       task  = attention_task_of(job, slice);
+    float               *state = part_state(job, task.first_part + task.first_segment);
+    for (uint32_t i = task.first_segment + 1; i < task.n_segments; i++) {
+        merge_segment(job, task.n_tokens * job->group, state, part_state(job, task.first_part + i));
     }
-    write_task(job, &task, part_state(job, task.first_part));
+    write_task(job, &task, state);
 }
 
 static void cpu_attention(kern_device *device, const kern_attention_args *args)
