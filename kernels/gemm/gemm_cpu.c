@@ -29,6 +29,7 @@ gemm_job gemm_job_of(const cpu_device *device, const kern_gemm_args *args)
         job.output_groups[i] = divide_up(weight->n_rows, WEIGHT_GROUP);
         job.n_groups += job.output_groups[i];
         job.quantizes |= kern_dtype_is_quantized(weight->dtype);
+        job.halves |= kern_formats[weight->dtype].n_parts == 2;
         job.pads |= !kern_dtype_is_quantized(weight->dtype) && job.float_stride != job.n_cols;
     }
     job.float_x = job.pads ? job.x.padded : args->x;

@@ -10,7 +10,7 @@ typedef struct {
     const float           *float_x;      /* x for float weights: args->x or x.padded */
     uint32_t               float_stride; /* columns between its rows, a multiple of 16 */
     uint32_t               n_cols;
-    bool                   quantizes, pads;
+    bool                   quantizes, pads, halves; /* what x must be made into: halves for parts of 16 columns */
     uint32_t               output_groups[KERN_GEMM_OUTPUTS_MAX]; /* groups of 16 rows of each output */
     uint32_t               n_groups;                             /* of all outputs */
     uint32_t               groups_a_slice, n_row_slices, tokens_a_slice, n_slices;

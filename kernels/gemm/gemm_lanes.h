@@ -16,30 +16,31 @@
 
 enum { QUANT_MAX = 32639 }; /* 127 * 256 + 127: the top of what two int8 planes hold */
 
-/* Rounds 32 activations to block `at`. A NaN or an infinity makes the scale NaN, which reaches every output of the row.
- */
-LANES void quantize_block(const float *x, const struct cpu_activations *to, size_t at)
+/* Rounds 32 activations to block `at`, with the sums of its halves where they are wanted. A NaN or an infinity makes
+ * the scale NaN, which reaches every output of the row. */
+LANES void quantize_block(const float *x, const struct cpu_activations *to, size_t at, bool halves)
 {
-    float  *scale = &to->scales[at];
     f32x16  low = f32x16_load(x), high = f32x16_load(x + 16);
     int32_t bits    = i32x16_largest(i32x16_max(i32x16_magnitude_bits(low), i32x16_magnitude_bits(high)));
-    float   largest = kern_float_of_bits((uint32_t)bits), inverse = 0;
-    *scale = largest / QUANT_MAX;
+    float   largest = kern_float_of_bits((uint32_t)bits), scale = largest / QUANT_MAX, inverse = 0;
     if (bits >= 0x7f800000) {
-        *scale = NAN;
+        scale = NAN;
         low = high = f32x16_set(0);
     } else if (largest > 1e-30f) { /* below, the inverse would overflow: 0 */
         inverse = QUANT_MAX / largest;
     }
-    i32x16 first  = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
-    i32x16 second = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
+    to->scales[at] = scale;
+    i32x16 first   = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
+    i32x16 second  = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
     store_quants(to->quants + at * KERN_BLOCK, first, second);
-    int32_t halves[2] = {i32x16_sum(first), i32x16_sum(second)};
-    to->isums[at]     = halves[0] + halves[1];
-    to->sums[at]      = *scale * (float)to->isums[at];
-    for (int half = 0; half < 2; half++) {
-        to->half_isums[2 * at + half] = halves[half];
-        to->half_sums[2 * at + half]  = *scale * (float)halves[half];
+    int32_t half = i32x16_sum(first), whole = i32x16_sum(i32x16_add(first, second));
+    to->isums[at] = whole;
+    to->sums[at]  = scale * (float)whole;
+    if (halves) {
+        to->half_isums[2 * at]     = half;
+        to->half_isums[2 * at + 1] = whole - half;
+        to->half_sums[2 * at]      = scale * (float)half;
+        to->half_sums[2 * at + 1]  = scale * (float)(whole - half);
     }
 }
 
@@ -54,8 +55,9 @@ static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
         memcpy(padded, x, n_cols * sizeof(float));
         memset(padded + n_cols, 0, (job->float_stride - n_cols) * sizeof(float));
     }
+    const struct cpu_activations to = job->x;
     for (uint32_t b = 0; job->quantizes && b < n_blocks; b++) {
-        quantize_block(x + b * KERN_BLOCK, &job->x, (size_t)token * n_blocks + b);
+        quantize_block(x + b * KERN_BLOCK, &to, (size_t)token * n_blocks + b, job->halves);
     }
 }
 

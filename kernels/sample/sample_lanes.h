@@ -92,13 +92,26 @@ static void find_top(const float *logits, uint32_t n_vocab, uint32_t n, double l
     }
 }
 
-static uint32_t most_likely(const float *z, uint32_t n)
+/* The first place that holds `value`, which is there. */
+LANES uint32_t first_equal(const float *z, uint32_t n, float value)
 {
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++) {
-        best = z[i] > z[best] ? i : best;
+    for (uint32_t i = 0;; i += 16) {
+        f32x16   a     = n - i >= 16 ? f32x16_load(z + i) : f32x16_load_first(z + i, n - i);
+        uint32_t equal = mask16_bits(f32x16_equal(a, f32x16_set(value)));
+        if (equal) {
+            return i + (uint32_t)__builtin_ctz(equal);
+        }
     }
-    return best;
+}
+
+/* The first of the largest. */
+static uint32_t most_likely(const sample_scratch *scratch)
+{
+    f32x16 largest = f32x16_load(scratch->z);
+    for (uint32_t i = 16; i < scratch->n_lanes; i += 16) {
+        largest = f32x16_max(largest, f32x16_load(scratch->z + i));
+    }
+    return first_equal(scratch->z, scratch->n_lanes, f32x16_largest(largest));
 }
 
 /* words[4 c + j] = word j of counter first + c. */
@@ -139,7 +152,7 @@ LANES uint32_t may_win(const float *z, const uint32_t *words, float best)
 static uint32_t gumbel_max(const kern_sample_row *row, const sample_scratch *scratch)
 {
     const float *z     = scratch->z;
-    uint32_t     token = most_likely(z, scratch->n);
+    uint32_t     token = most_likely(scratch);
     double       best  = (double)z[token] + kern_gumbel(philox_token_word(row->seed, row->position, token));
     for (uint32_t start = 0; start < scratch->n_lanes; start += 64) {
         f32x16 largest = f32x16_max(f32x16_max(f32x16_load(z + start), f32x16_load(z + start + 16)),
@@ -163,9 +176,13 @@ static uint32_t gumbel_max(const kern_sample_row *row, const sample_scratch *scr
 }
 
 /* The token: processes a copy of the logits, which stay as they were for the reports. */
-static uint32_t choose(const kern_sample_args *args, const kern_sample_row *row, const float *logits,
+static uint32_t choose(const kern_sample_args *args, const kern_sample_row *row, const float *logits, float largest,
                        sample_scratch *scratch, bool *no_finite)
 {
+    if (row->temperature <= 0 && (row->reports_edited || row->n_edits == 0)) {
+        *no_finite = false;
+        return first_equal(logits, scratch->n, largest);
+    }
     memcpy(scratch->z, logits, scratch->n * sizeof(float));
     for (uint32_t i = scratch->n; i < scratch->n_lanes; i++) {
         scratch->z[i] = -INFINITY;
@@ -173,7 +190,7 @@ static uint32_t choose(const kern_sample_args *args, const kern_sample_row *row,
     if (!row->reports_edited) {
         sample_edit(row, args->edits, scratch->z, scratch->n);
     }
-    uint32_t likeliest = most_likely(scratch->z, scratch->n);
+    uint32_t likeliest = most_likely(scratch);
     *no_finite         = !(scratch->z[likeliest] > -INFINITY);
     if (*no_finite || row->temperature <= 0) {
         return likeliest;
@@ -212,7 +229,7 @@ static void sample_slice(void *argument, uint32_t index, uint32_t worker)
         result->target_logprob = (float)((double)logits[row->target] - log_total);
         result->target_rank    = sample_rank(logits, args->n_vocab, row->target);
     }
-    result->token   = choose(args, row, logits, &scratch, &result->no_finite);
+    result->token   = choose(args, row, logits, largest, &scratch, &result->no_finite);
     result->logprob = (float)((double)logits[result->token] - log_total);
     result->rank    = sample_rank(logits, args->n_vocab, result->token);
 }
