@@ -93,6 +93,20 @@ static void report(bench *b, const char *name, uint32_t n_sequences, uint32_t n_
     printf("%-40s %9.1f tokens/s  %8.2f ms a step\n", name, n_sequences * (double)n_each / seconds, 1000 * seconds);
 }
 
+/* What the server's benchmark asks of it, without the server: every prompt, then every token of the answers. */
+static void report_streams(bench *b, uint32_t n_streams, uint32_t n_prompt, uint32_t n_answer)
+{
+    double   start = now_s();
+    uint32_t n_together = N_TOKENS_MAX / n_prompt;
+    for (uint32_t i = 0; i < n_streams; i += n_together)
+        step(b, n_together, 0, n_prompt);
+    for (uint32_t i = 0; i < n_answer; i++)
+        step(b, n_streams, n_prompt + i, 1);
+    double seconds = now_s() - start;
+    printf("%u sequences, %u in, %-20u %9.1f tokens/s  %8.2f ms in all\n", n_streams, n_prompt, n_answer,
+           n_streams * (double)n_answer / seconds, 1000 * seconds);
+}
+
 static void report_all(bench *b)
 {
     report(b, "prefill 512", 1, 0, 512);
@@ -101,6 +115,7 @@ static void report_all(bench *b)
     report(b, "decode, 1 sequence, context 4096", 1, 4095, 1);
     report(b, "decode, 32 sequences, context 16", 32, 15, 1);
     report(b, "decode, 32 sequences, context 1024", 32, 1023, 1);
+    report_streams(b, 32, 128, 64);
 }
 
 static void sweep_point(bench *b, const char *axis, uint32_t n_threads, uint32_t n_sequences, uint32_t context)
