@@ -1,10 +1,13 @@
-"""What an operator relies on: the dump, the rules of Prometheus, the lists of packages."""
+"""What an operator relies on: dump, Prometheus, dashboard, manifests, lists of packages."""
 
+import json
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
+import kubernetes_validate
 import processes
 import pytest
 import yaml
@@ -98,6 +101,115 @@ def test_prometheus_reads_the_alerts_and_asks_every_service():
     services = {name: s["environment"] for name, s in COMPOSE["services"].items() if "TROUPE_ADMIN_PORT" in str(s)}
     assert set(targets["names"]) == set(services)
     assert {str(environment["TROUPE_ADMIN_PORT"]) for environment in services.values()} == {str(targets["port"])}
+
+
+def promtool(*arguments):
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_accepts_the_configuration_and_the_alerts():
+    promtool("check", "config", OPS / "prometheus.yml")
+
+
+# ---- Grafana ---------------------------------------------------------------------------------------------------------
+
+DASHBOARD = json.loads((OPS / "grafana/troupe.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
+
+
+def test_the_dashboard_is_what_its_script_writes():
+    script = [sys.executable, OPS / "grafana/make_dashboard.py"]
+    written = subprocess.run(script, check=True, capture_output=True, text=True).stdout
+    assert (OPS / "grafana/troupe.json").read_text() == written
+
+
+def test_the_dashboard_is_about_metrics_that_there_are(series, tmp_path):
+    assert len(EXPRESSIONS) > 20
+    for expression in EXPRESSIONS:
+        names = set(re.findall(r"\btroupe_\w+", expression))
+        assert names and names <= set(series), expression
+    rules = [
+        {"record": f"panel:{i}", "expr": expression.replace("$__rate_interval", "1m")}
+        for i, expression in enumerate(EXPRESSIONS)
+    ]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "rules.yml")
+
+
+# ---- Kubernetes ------------------------------------------------------------------------------------------------------
+
+KUBERNETES = OPS / "kubernetes"
+
+
+def merged(base, patch):
+    """A strategic merge as kustomize makes it: objects by key, lists of named things by name."""
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return {key: merged(base.get(key), patch.get(key)) for key in [*base, *(k for k in patch if k not in base)]}
+    if isinstance(base, list) and isinstance(patch, list) and all("name" in item for item in [*base, *patch]):
+        by_name = {item["name"]: item for item in patch}
+        own = [merged(item, by_name.pop(item["name"], None)) for item in base]
+        return own + list(by_name.values())
+    return base if patch is None else patch
+
+
+def kubernetes_objects():
+    """{kind/name: object} of everything that `kubectl apply -k` would send."""
+    plan = yaml.safe_load((KUBERNETES / "kustomization.yaml").read_text())
+    (patch,) = plan["patches"]
+    assert patch["target"] == {"kind": "Deployment", "labelSelector": "runs=troupe"}
+    container = yaml.safe_load((KUBERNETES / patch["path"]).read_text())
+    del container["metadata"]
+    objects = {}
+    for file in plan["resources"]:
+        for item in yaml.safe_load_all((KUBERNETES / file).read_text()):
+            patched = item["kind"] == "Deployment" and item["metadata"].get("labels") == {"runs": "troupe"}
+            objects[f"{item['kind']}/{item['metadata']['name']}"] = merged(item, container) if patched else item
+    return objects
+
+
+OBJECTS = kubernetes_objects()
+RUNNING = {name.split("/")[1]: item for name, item in OBJECTS.items() if name.startswith("Deployment/")}
+
+
+def container_of(name):
+    (container,) = RUNNING[name]["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_kubernetes_accepts(name):
+    kubernetes_validate.validate(OBJECTS[name], "1.31", strict=True)
+
+
+def test_kubernetes_runs_what_compose_runs():
+    services = {name: s for name, s in COMPOSE["services"].items() if name not in ("keys", "prometheus", "grafana")}
+    assert set(RUNNING) == set(services)
+    for name, service in services.items():
+        container = container_of(name)
+        command = [str(part) for part in service["command"] if part != "redis-server"]
+        assert container["args"] == command, name
+        own = {"TROUPE_LOG_LEVEL", "TROUPE_SERVED_MODEL_NAME", "TROUPE_PORT"}  # compose's own choices
+        given = {variable["name"] for variable in container.get("env", [])}
+        assert set(service.get("environment", {})) - own <= given, name
+
+
+def test_kubernetes_lets_every_port_through_that_somebody_calls():
+    for name, item in OBJECTS.items():
+        if not name.startswith("Service/"):
+            continue
+        ports = {port["name"] for port in container_of(item["spec"]["selector"]["service"])["ports"]}
+        assert {port["targetPort"] for port in item["spec"]["ports"]} <= ports, name
+    hosts = re.findall(r"(?:tcp|redis)://([a-z-]+):", (KUBERNETES / "workers.yaml").read_text())
+    assert hosts and {f"Service/{host}" for host in hosts} <= set(OBJECTS)
+
+
+def test_keda_scales_by_a_metric_that_there_is(series):
+    scaled = yaml.safe_load((KUBERNETES / "executor-scaling.yaml").read_text())
+    assert scaled["spec"]["scaleTargetRef"]["name"] in RUNNING
+    (trigger,) = scaled["spec"]["triggers"]
+    names = set(re.findall(r"\btroupe_\w+", trigger["metadata"]["query"]))
+    assert names and names <= set(series)
 
 
 # ---- packages --------------------------------------------------------------------------------------------------------
