@@ -149,8 +149,30 @@ static bool run_prepend(const step *s, marked_text text, target *out)
     return true;
 }
 
+/* The pattern is one byte: what lies between is a word, too short to be worth a call. */
+static bool run_replace_byte(const step *s, marked_text text, target *out)
+{
+    char    *data    = out->data + out->size;
+    uint8_t *trusted = out->trusted + out->size;
+    for (size_t at = 0; at < text.size; at++) {
+        if (text.data[at] != s->pattern[0]) {
+            *data++    = text.data[at];
+            *trusted++ = text.trusted[at];
+            continue;
+        }
+        for (size_t i = 0; i < s->n_content; i++) {
+            *data++    = s->content[i];
+            *trusted++ = text.trusted[at];
+        }
+    }
+    out->size = (size_t)(data - out->data);
+    return true;
+}
+
 static bool run_replace(const step *s, marked_text text, target *out)
 {
+    if (s->n_pattern == 1)
+        return run_replace_byte(s, text, out);
     for (size_t at = 0; at < text.size;) {
         const char *found = memmem(text.data + at, text.size - at, s->pattern, s->n_pattern);
         size_t      end   = found ? (size_t)(found - text.data) : text.size;

@@ -15,7 +15,7 @@
 typedef struct unigram unigram;
 
 /* Scratch memory that encoding a piece may take, for a byte of it; time is bound by the longest token. */
-enum { UNIGRAM_SCRATCH_BYTES_PER_BYTE = 24, UNIGRAM_TOKEN_BYTES_MAX = 512 };
+enum { UNIGRAM_SCRATCH_BYTES_PER_BYTE = 16 };
 
 typedef struct {
     const vocabulary *vocabulary; /* borrowed; its TOKEN_NORMAL tokens are what texts are cut into */
