@@ -23,6 +23,11 @@ bool bert_is_punctuation(uint32_t c)
     return is_in(c, bert_punctuation, bert_punctuation_ranges);
 }
 
+bool bert_is_accent(uint32_t c)
+{
+    return is_in(c, bert_accents, bert_accents_ranges);
+}
+
 /* A character of `text`; an invalid byte is a character of its own, *c is then U+FFFD. */
 static size_t read_character(span text, size_t at, uint32_t *c)
 {
@@ -99,7 +104,7 @@ static bool normalize_other(const bert_options *options, span text, arena *scrat
     if (!cleaned)
         return error_set(err, ERR_NO_MEMORY, "no scratch memory to normalize a text of %zu bytes", text.size);
     span normal = {cleaned, clean(options, text, cleaned)};
-    bool done   = !options->strip_accents || nfd_normalize(normal, scratch, &normal, err);
+    bool done   = !options->strip_accents || normal_form_of(normal, NORMAL_FORM_D, scratch, &normal, err);
     *n_out      = done ? fold(options, normal, out) : 0;
     arena_rewind(scratch, mark);
     return done;
