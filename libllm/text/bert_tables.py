@@ -1,5 +1,6 @@
-"""Writes bert_tables.c beside it: what BertNormalizer, StripAccents and BertPreTokenizer of `pip install tokenizers==0.23.3` make of
-each code point. Their categories are of several, older versions of Unicode, so they are asked and not derived."""
+"""Writes bert_tables.c beside it: what BertNormalizer, StripAccents and BertPreTokenizer of `pip install
+tokenizers==0.23.3` make of each code point. Their categories are of several, older versions of Unicode, so they are
+asked and not derived."""
 
 import itertools
 import pathlib

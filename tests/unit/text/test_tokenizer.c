@@ -256,7 +256,7 @@ static void limits_are_errors_and_give_the_scratch_back(void **state)
 static void hostile_texts_take_linear_time_and_no_more_scratch_than_promised(void **state)
 {
     (void)state;
-    enum { BYTES = 1 << 20 };
+    enum { BYTES = 1 << 19 };
     static const char *const units[] = {"a",
                                         " ",
                                         "\n",
