@@ -1,6 +1,6 @@
 """Writes the reference data beside it: what Hugging Face's `tokenizers` makes of the corpus.
 
-    pip install tokenizers==0.23.3 sentencepiece==0.2.1 gguf regex==2024.11.6
+    pip install tokenizers==0.23.3 sentencepiece==0.2.3 gguf regex==2024.11.6
     python make_reference.py ../../../models/SmolLM2-135M-Instruct-Q4_1.gguf
 
 corpus.json       texts; every other file speaks of them by their place
