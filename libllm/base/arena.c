@@ -46,7 +46,7 @@ void arena_free(arena **a)
     *a = NULL;
 }
 
-void *arena_take(arena *a, size_t bytes)
+static char *take(arena *a, size_t bytes, size_t *n_dirty)
 {
     size_t left = a->capacity - a->used;
     if (bytes > left)
@@ -54,11 +54,26 @@ void *arena_take(arena *a, size_t bytes)
     char  *taken   = a->memory + a->used;
     size_t rounded = (bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
     size_t dirty   = a->high_water > a->used ? a->high_water - a->used : 0;
-    memset(taken, 0, dirty < bytes ? dirty : bytes);
+    *n_dirty       = dirty < bytes ? dirty : bytes;
     a->used += rounded <= left ? rounded : left;
     if (a->used > a->high_water)
         a->high_water = a->used;
     return taken;
+}
+
+void *arena_take(arena *a, size_t bytes)
+{
+    size_t n_dirty;
+    char  *taken = take(a, bytes, &n_dirty);
+    if (taken)
+        memset(taken, 0, n_dirty);
+    return taken;
+}
+
+void *arena_take_uncleared(arena *a, size_t bytes)
+{
+    size_t n_dirty;
+    return take(a, bytes, &n_dirty);
 }
 
 void *arena_take_array(arena *a, size_t n, size_t size)

@@ -18,6 +18,9 @@ void   arena_free(arena **a);
 /* Zeroed memory aligned to 16 bytes, or NULL when fewer than `bytes` are left. */
 void *arena_take(arena *a, size_t bytes);
 
+/* arena_take without the zeroes, for what is written before it is read: pages that stay unused stay untouched. */
+void *arena_take_uncleared(arena *a, size_t bytes);
+
 /* arena_take for an array; NULL also when n * size overflows. */
 void *arena_take_array(arena *a, size_t n, size_t size);
 

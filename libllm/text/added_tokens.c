@@ -116,9 +116,12 @@ static bool next_to_a_word(span text, size_t start, size_t end)
 
 bool added_tokens_next(added_search *s, size_t *start, size_t *end, uint32_t *token)
 {
-    span text = {s->text.data, s->text.size};
+    span            text  = {s->text.data, s->text.size};
+    const uint32_t *first = s->added->first;
     for (size_t at = s->at; at < text.size; at++) {
-        const entry *e = s->added->first[(uint8_t)text.data[at]] ? longest_at(s, at, end) : NULL;
+        if (!first[(uint8_t)text.data[at]])
+            continue;
+        const entry *e = longest_at(s, at, end);
         if (!e)
             continue;
         s->at = *end;

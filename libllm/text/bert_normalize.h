@@ -26,6 +26,9 @@ bool bert_normalize(const bert_options *options, span text, arena *scratch, char
 /* What BertPreTokenizer makes a word of its own. */
 bool bert_is_punctuation(uint32_t code_point);
 
+/* What the normalizer StripAccents drops: marks of every kind, while BertNormalizer drops those that take no space. */
+bool bert_is_accent(uint32_t code_point);
+
 /* The generated tables: sorted ranges of code points, both ends included. */
 typedef struct {
     uint32_t first, last;
@@ -36,9 +39,10 @@ typedef struct {
     int32_t  difference; /* to the lowercase letter */
 } bert_difference;
 
-extern const bert_range      bert_dropped[], bert_blanks[], bert_marks[], bert_chinese[], bert_punctuation[];
+extern const bert_range      bert_dropped[], bert_blanks[], bert_marks[], bert_accents[], bert_chinese[];
+extern const bert_range      bert_punctuation[];
 extern const bert_difference bert_lowercase[]; /* letters that utf8proc does not know yet */
 extern const size_t          bert_dropped_ranges, bert_blanks_ranges, bert_marks_ranges, bert_chinese_ranges;
-extern const size_t          bert_punctuation_ranges, bert_lowercase_ranges;
+extern const size_t          bert_accents_ranges, bert_punctuation_ranges, bert_lowercase_ranges;
 
 #endif

@@ -1,5 +1,6 @@
-"""Writes bert_tables.c beside it: what BertNormalizer and BertPreTokenizer of `pip install tokenizers==0.23.3` make of
-each code point. Their categories are of several, older versions of Unicode, so they are asked and not derived."""
+"""Writes bert_tables.c beside it: what BertNormalizer, StripAccents and BertPreTokenizer of `pip install
+tokenizers==0.23.3` make of each code point. Their categories are of several, older versions of Unicode, so they are
+asked and not derived."""
 
 import itertools
 import pathlib
@@ -42,6 +43,8 @@ def main():
     out += table("dropped", [c for c in CODE_POINTS if clean(chr(c)) == ""])
     out += table("blanks", [c for c in CODE_POINTS if clean(chr(c)) == " "])
     out += table("marks", [c for c in CODE_POINTS if accents(chr(c)) == ""])
+    strip = normalizers.StripAccents().normalize_str
+    out += table("accents", [c for c in CODE_POINTS if strip(chr(c)) == ""])
     out += table("chinese", [c for c in CODE_POINTS if chinese(chr(c)) != chr(c)])
     out += table("punctuation", [c for c in CODE_POINTS if len(cut(f"a{chr(c)}a")) == 3])
     out += "const bert_difference bert_lowercase[] = {\n"

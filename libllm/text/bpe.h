@@ -2,9 +2,9 @@
  *
  * Every byte begins as a token of its own, or, where the vocabulary is one of characters, every character; one that is
  * no token is then spelled in tokens of its bytes. Then, again and again, the pair of neighbours whose merge was
- * learned first is merged, the leftmost one of those that are as good, until no pair has a merge. A short piece does
- * that by scanning, a long one with a heap, in O(n log n); a piece that is a token of the vocabulary, as most words
- * are, is looked up whole.
+ * learned first is merged, the leftmost one of those that are as good, until no pair has a merge. A piece falls apart
+ * where no token holds the two bytes that meet; a short run does its merges by scanning, a long one with a heap, in
+ * O(n log n). A piece that is a token of the vocabulary, as most words are, is looked up whole.
  *
  * Immutable once built and then shared by threads. */
 #ifndef TROUPE_TEXT_BPE_H

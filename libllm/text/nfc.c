@@ -5,16 +5,48 @@
 #include "base/utf8.h"
 #include <utf8proc.h>
 
-enum { DECOMPOSED_MAX = 4, CLASS_COUNT = 256, INSERTION_MAX = 32 };
+enum { CLASS_COUNT = 256, INSERTION_MAX = 32 };
 
-/* The one letter of Unicode 13 and 14 that decomposes; `tokenizers` normalizes by Unicode 12. */
-enum { NEWER_THAN_TOKENIZERS = 0x11938 };
+/* What a byte of text becomes at most, and what one character does. U+FDFA, three bytes, is 18 characters of 33 bytes
+ * in the forms of compatibility. */
+typedef struct {
+    size_t bytes, points, points_of_one;
+} expansion;
 
-/* All text below U+0300 is in form C, below U+00C0 in form D, and nothing from there on is encoded with a first byte
- * below 0xCC or 0xC3. */
-static size_t plain_prefix(span text, bool compose)
+static const expansion canonical = {3, 2, 4}, compatible = {11, 6, 18};
+
+/* What decomposes since Unicode 12.1; `tokenizers` normalizes by Unicode 12. */
+static const struct {
+    uint32_t first, last;
+} newer_than_tokenizers[] = {{0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xAB69, 0xAB69},   {0x10781, 0x107BA},
+                             {0x11938, 0x11938}, {0x1E030, 0x1E06D}, {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}};
+
+static bool is_compatible(normal_form form)
 {
-    uint8_t first = compose ? 0xCC : 0xC3;
+    return form == NORMAL_FORM_KC || form == NORMAL_FORM_KD;
+}
+
+static expansion expansion_of(normal_form form)
+{
+    return is_compatible(form) ? compatible : canonical;
+}
+
+size_t normal_form_growth(normal_form form)
+{
+    return expansion_of(form).bytes;
+}
+
+size_t normal_form_scratch(normal_form form)
+{
+    enum { MORE = 17 }; /* a short text takes more a byte */
+    return expansion_of(form).bytes + 2 * sizeof(utf8proc_int32_t) * expansion_of(form).points + MORE;
+}
+
+/* All text below U+0300 is in form C, below U+00C0 in form D, below U+00A0 in every form, and nothing from there on is
+ * encoded with a first byte below 0xCC, 0xC3 or 0xC2. */
+static size_t plain_prefix(span text, normal_form form)
+{
+    uint8_t first = form == NORMAL_FORM_C ? 0xCC : form == NORMAL_FORM_D ? 0xC3 : 0xC2;
     size_t  at = 0, last = 0; /* the last character may compose with what follows */
     while (at < text.size && (uint8_t)text.data[at] < first) {
         if (((uint8_t)text.data[at] & 0xC0) != 0x80)
@@ -22,6 +54,14 @@ static size_t plain_prefix(span text, bool compose)
         at++;
     }
     return at == text.size ? at : last;
+}
+
+static bool is_newer_than_tokenizers(uint32_t c)
+{
+    for (size_t i = 0; i < COUNT(newer_than_tokenizers); i++)
+        if (c >= newer_than_tokenizers[i].first && c <= newer_than_tokenizers[i].last)
+            return true;
+    return false;
 }
 
 static uint8_t combining_class(utf8proc_int32_t c)
@@ -64,46 +104,48 @@ static void order_canonically(utf8proc_int32_t *text, size_t n, utf8proc_int32_t
     }
 }
 
-/* The canonical decomposition of a valid `text` into `out`. Returns the number of code points. */
-static size_t decompose(span text, utf8proc_int32_t *out)
+/* The decomposition of a valid `text` into `out`. Returns the number of code points. */
+static size_t decompose(span text, normal_form form, utf8proc_int32_t *out)
 {
-    size_t n = 0;
+    size_t            n       = 0;
+    utf8proc_option_t options = UTF8PROC_DECOMPOSE | (is_compatible(form) ? UTF8PROC_COMPAT : 0);
     for (size_t at = 0; at < text.size;) {
         uint32_t c;
         int      boundary = 0;
         at += utf8_decode((span){text.data + at, text.size - at}, &c);
-        if (c == NEWER_THAN_TOKENIZERS)
+        if (is_newer_than_tokenizers(c))
             out[n++] = (utf8proc_int32_t)c;
         else
-            n += (size_t)utf8proc_decompose_char((utf8proc_int32_t)c, out + n, DECOMPOSED_MAX, UTF8PROC_DECOMPOSE,
-                                                 &boundary);
+            n += (size_t)utf8proc_decompose_char(
+                (utf8proc_int32_t)c, out + n, (utf8proc_ssize_t)expansion_of(form).points_of_one, options, &boundary);
     }
     return n;
 }
 
-/* Appends a valid `text` in form C or D to out. Returns the bytes written: at most 3 a byte of `text`. */
-static size_t normalize_valid(span text, bool compose, utf8proc_int32_t *points, utf8proc_int32_t *spare, char *out)
+/* Appends a valid `text` in its form to out. Returns the bytes written. */
+static size_t normalize_valid(span text, normal_form form, utf8proc_int32_t *points, utf8proc_int32_t *spare, char *out)
 {
-    size_t n_bytes = 0, n = decompose(text, points);
+    size_t n_bytes = 0, n = decompose(text, form, points);
     order_canonically(points, n, spare);
-    if (compose)
+    if (form == NORMAL_FORM_C || form == NORMAL_FORM_KC)
         n = (size_t)utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     for (size_t i = 0; i < n; i++)
         n_bytes += utf8_encode((uint32_t)points[i], out + n_bytes);
     return n_bytes;
 }
 
-static bool normalize(span text, bool compose, arena *memory, span *normal, error *err)
+bool normal_form_of(span text, normal_form form, arena *memory, span *normal, error *err)
 {
-    size_t at = plain_prefix(text, compose);
-    *normal   = text;
+    expansion most = expansion_of(form);
+    size_t    at   = plain_prefix(text, form);
+    *normal        = text;
     if (at == text.size)
         return true;
-    size_t            left = text.size - at, n_points = 2 * left + DECOMPOSED_MAX;
-    char             *out    = arena_take(memory, at + 3 * left + UTF8_BYTES_MAX);
+    size_t            left = text.size - at, n_points = most.points * left + most.points_of_one;
+    char             *out    = arena_take_uncleared(memory, at + most.bytes * left + UTF8_BYTES_MAX);
     size_t            mark   = arena_mark(memory);
-    utf8proc_int32_t *points = arena_take_array(memory, n_points, sizeof *points);
-    utf8proc_int32_t *spare  = arena_take_array(memory, n_points, sizeof *spare);
+    utf8proc_int32_t *points = arena_take_uncleared(memory, n_points * sizeof *points);
+    utf8proc_int32_t *spare  = arena_take_uncleared(memory, n_points * sizeof *spare);
     if (!out || !points || !spare)
         return error_set(err, ERR_NO_MEMORY, "no scratch memory to normalize a text of %zu bytes", text.size);
     size_t n_out = at;
@@ -111,7 +153,7 @@ static bool normalize(span text, bool compose, arena *memory, span *normal, erro
     while (at < text.size) {
         span rest  = {text.data + at, text.size - at};
         span valid = {rest.data, utf8_valid_prefix(rest)};
-        n_out += normalize_valid(valid, compose, points, spare, out + n_out);
+        n_out += normalize_valid(valid, form, points, spare, out + n_out);
         at += valid.size;
         if (at < text.size)
             out[n_out++] = text.data[at++]; /* one invalid byte */
@@ -121,14 +163,4 @@ static bool normalize(span text, bool compose, arena *memory, span *normal, erro
         return true; /* the copy stays in the arena until its owner's next rewind */
     *normal = (span){out, n_out};
     return true;
-}
-
-bool nfc_normalize(span text, arena *memory, span *normal, error *err)
-{
-    return normalize(text, true, memory, normal, err);
-}
-
-bool nfd_normalize(span text, arena *memory, span *normal, error *err)
-{
-    return normalize(text, false, memory, normal, err);
 }

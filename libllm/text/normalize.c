@@ -2,18 +2,34 @@
 #include "text/normalize.h"
 
 #include "base/utf8.h"
-#include "text/nfc.h"
+#include "text/pretokenize_rules.h"
+#include "text/unicode.h"
 #include <stdlib.h>
 
-enum { NFC_GROWTH = 3, NFC_SCRATCH_PER_BYTE = 36, N_BUFFERS = 2, BYTES_OF_A_BUFFER = 2 /* text and trust */ };
+enum { N_BUFFERS = 2, BYTES_OF_A_BUFFER = 2 /* text and trust */ };
 
-typedef enum { STEP_NFC, STEP_BERT, STEP_PREPEND, STEP_REPLACE, STEP_TRIM } step_kind;
+typedef enum {
+    STEP_FORM,
+    STEP_BERT,
+    STEP_CHARSMAP,
+    STEP_PREPEND,
+    STEP_REPLACE,
+    STEP_REPLACE_REGEX,
+    STEP_STRIP,
+    STEP_STRIP_ACCENTS,
+    STEP_TRIM,
+} step_kind;
 
 typedef struct {
-    step_kind    kind;
-    bert_options bert;
-    size_t       n_pattern, n_content;
-    char         pattern[NORMALIZER_STRING_BYTES_MAX], content[NORMALIZER_STRING_BYTES_MAX];
+    step_kind          kind;
+    normal_form        form;
+    bert_options       bert;
+    charsmap          *charsmap;
+    charsmap_matching  matching;
+    pretokenize_regex *regex;
+    bool               left, right; /* the ends that are stripped */
+    size_t             n_pattern, n_content;
+    char               pattern[NORMALIZER_STRING_BYTES_MAX], content[NORMALIZER_STRING_BYTES_MAX];
 } step;
 
 struct normalizer {
@@ -35,6 +51,10 @@ normalizer *normalizer_new(error *err)
 
 void normalizer_free(normalizer **n)
 {
+    for (uint32_t i = 0; *n && i < (*n)->n_steps; i++) {
+        charsmap_free(&(*n)->steps[i].charsmap);
+        pretokenize_regex_free(&(*n)->steps[i].regex);
+    }
     free(*n);
     *n = NULL;
 }
@@ -54,9 +74,10 @@ static bool add_step(normalizer *n, step added, size_t growth, size_t scratch_pe
     return true;
 }
 
-bool normalizer_add_nfc(normalizer *n, error *err)
+bool normalizer_add_form(normalizer *n, normal_form form, error *err)
 {
-    return add_step(n, (step){.kind = STEP_NFC}, NFC_GROWTH, NFC_SCRATCH_PER_BYTE, err);
+    return add_step(n, (step){.kind = STEP_FORM, .form = form}, normal_form_growth(form), normal_form_scratch(form),
+                    err);
 }
 
 bool normalizer_add_bert(normalizer *n, const bert_options *options, error *err)
@@ -69,6 +90,27 @@ bool normalizer_add_trim(normalizer *n, error *err)
     return add_step(n, (step){.kind = STEP_TRIM}, 1, 0, err);
 }
 
+bool normalizer_add_strip(normalizer *n, bool left, bool right, error *err)
+{
+    return add_step(n, (step){.kind = STEP_STRIP, .left = left, .right = right}, 1, 0, err);
+}
+
+bool normalizer_add_strip_accents(normalizer *n, error *err)
+{
+    return add_step(n, (step){.kind = STEP_STRIP_ACCENTS}, 1, 0, err);
+}
+
+bool normalizer_add_charsmap(normalizer *n, span bytes, charsmap_matching matching, error *err)
+{
+    step added = {.kind = STEP_CHARSMAP, .matching = matching, .charsmap = charsmap_new(bytes, err)};
+    if (!added.charsmap)
+        return false;
+    if (add_step(n, added, charsmap_growth(added.charsmap), 0, err))
+        return true;
+    charsmap_free(&added.charsmap);
+    return false;
+}
+
 static bool check_string(span text, error *err)
 {
     return text.size <= NORMALIZER_STRING_BYTES_MAX ||
@@ -76,19 +118,20 @@ static bool check_string(span text, error *err)
                      text.size, NORMALIZER_STRING_BYTES_MAX);
 }
 
-static bool add_strings(normalizer *n, step_kind kind, span pattern, span content, size_t growth, error *err)
+static bool add_strings(normalizer *n, step added, span pattern, span content, size_t growth, error *err)
 {
-    step added = {.kind = kind, .n_pattern = pattern.size, .n_content = content.size};
     if (!check_string(pattern, err) || !check_string(content, err))
         return false;
+    added.n_pattern = pattern.size;
+    added.n_content = content.size;
     memcpy(added.pattern, pattern.data, pattern.size);
     memcpy(added.content, content.data, content.size);
-    return add_step(n, added, growth, 0, err);
+    return add_step(n, added, growth ? growth : 1, 0, err);
 }
 
 bool normalizer_add_prepend(normalizer *n, span text, error *err)
 {
-    if (!add_strings(n, STEP_PREPEND, SPAN(""), text, 1, err))
+    if (!add_strings(n, (step){.kind = STEP_PREPEND}, SPAN(""), text, 1, err))
         return false;
     n->prepended += text.size;
     return true;
@@ -99,7 +142,18 @@ bool normalizer_add_replace(normalizer *n, span pattern, span content, error *er
     size_t growth = pattern.size ? (content.size + pattern.size - 1) / pattern.size : 0;
     if (pattern.size == 0)
         return error_set(err, ERR_INVALID, "a normalizer that replaces an empty string");
-    return add_strings(n, STEP_REPLACE, pattern, content, growth ? growth : 1, err);
+    return add_strings(n, (step){.kind = STEP_REPLACE}, pattern, content, growth, err);
+}
+
+bool normalizer_add_replace_regex(normalizer *n, span pattern, span content, error *err)
+{
+    step added = {.kind = STEP_REPLACE_REGEX, .regex = pretokenize_regex_new(pattern, err)};
+    if (!added.regex)
+        return false;
+    if (add_strings(n, added, SPAN(""), content, content.size, err)) /* a match is a byte at least */
+        return true;
+    pretokenize_regex_free(&added.regex);
+    return false;
 }
 
 static size_t saturating(size_t each, size_t n, size_t more)
@@ -138,14 +192,43 @@ static void put(target *out, const char *bytes, size_t n, bool trusted)
     out->size += n;
 }
 
+static void copy(target *out, marked_text text, size_t start, size_t end)
+{
+    memcpy(out->data + out->size, text.data + start, end - start);
+    memcpy(out->trusted + out->size, text.trusted + start, end - start);
+    out->size += end - start;
+}
+
+static void put_for(target *out, const step *s, marked_text text, size_t start, size_t end)
+{
+    put(out, s->content, s->n_content, memchr(text.trusted + start, 0, end - start) == NULL);
+}
+
 static bool run_prepend(const step *s, marked_text text, target *out)
 {
-    if (text.size == 0)
-        return true;
-    put(out, s->content, s->n_content, text.trusted[0]);
-    memcpy(out->data + out->size, text.data, text.size);
-    memcpy(out->trusted + out->size, text.trusted, text.size);
-    out->size += text.size;
+    if (text.size > 0)
+        put_for(out, s, text, 0, 1);
+    copy(out, text, 0, text.size);
+    return true;
+}
+
+/* The pattern is one byte: what lies between is a word, too short to be worth a call. */
+static bool run_replace_byte(const step *s, marked_text text, target *out)
+{
+    char    *data    = out->data;
+    uint8_t *trusted = out->trusted;
+    for (size_t at = 0; at < text.size; at++) {
+        if (text.data[at] != s->pattern[0]) {
+            *data++    = text.data[at];
+            *trusted++ = text.trusted[at];
+            continue;
+        }
+        for (size_t i = 0; i < s->n_content; i++) {
+            *data++    = s->content[i];
+            *trusted++ = text.trusted[at];
+        }
+    }
+    out->size = (size_t)(data - out->data);
     return true;
 }
 
@@ -154,14 +237,53 @@ static bool run_replace(const step *s, marked_text text, target *out)
     for (size_t at = 0; at < text.size;) {
         const char *found = memmem(text.data + at, text.size - at, s->pattern, s->n_pattern);
         size_t      end   = found ? (size_t)(found - text.data) : text.size;
-        memcpy(out->data + out->size, text.data + at, end - at);
-        memcpy(out->trusted + out->size, text.trusted + at, end - at);
-        out->size += end - at;
-        at = end;
-        if (found) {
-            put(out, s->content, s->n_content, memchr(text.trusted + at, 0, s->n_pattern) == NULL);
-            at += s->n_pattern;
-        }
+        copy(out, text, at, end);
+        if (found)
+            put_for(out, s, text, end, end + s->n_pattern);
+        at = end + (found ? s->n_pattern : 0);
+    }
+    return true;
+}
+
+static bool run_replace_regex(const step *s, marked_text text, target *out, arena *scratch, error *err)
+{
+    size_t             mark = arena_mark(scratch), done = 0, start, end;
+    bool               found = true;
+    pretokenize_search search;
+    if (!pretokenize_regex_begin(&search, s->regex, (span){text.data, text.size}, scratch, err))
+        return false;
+    while (found) {
+        if (!pretokenize_regex_next(&search, &start, &end, &found, err))
+            return false;
+        copy(out, text, done, found ? start : text.size);
+        if (found)
+            put_for(out, s, text, start, end);
+        done = end;
+    }
+    arena_rewind(scratch, mark);
+    return true;
+}
+
+static bool run_strip(const step *s, marked_text text, target *out)
+{
+    size_t start = 0, end = text.size;
+    span   all = {text.data, text.size};
+    while (s->left && start < end && unicode_at(all, start).classes & UNICODE_SPACE)
+        start += unicode_at(all, start).n_bytes;
+    while (s->right && end > start && unicode_before(all, end).classes & UNICODE_SPACE)
+        end -= unicode_before(all, end).n_bytes;
+    copy(out, text, start, end);
+    return true;
+}
+
+static bool run_strip_accents(marked_text text, target *out)
+{
+    for (size_t at = 0, n; at < text.size; at += n) {
+        uint32_t c;
+        n = utf8_decode((span){text.data + at, text.size - at}, &c);
+        if (n == 0 || !bert_is_accent(c))
+            copy(out, text, at, at + (n ? n : 1));
+        n = n ? n : 1;
     }
     return true;
 }
@@ -184,8 +306,11 @@ static bool run_on_one_origin(const step *s, span text, bool trusted, target *ou
     bool   done;
     if (s->kind == STEP_BERT) {
         done = bert_normalize(&s->bert, text, scratch, out->data + out->size, &n, err);
+    } else if (s->kind == STEP_CHARSMAP) {
+        done = true;
+        n    = charsmap_normalize(s->charsmap, text, s->matching, out->data + out->size);
     } else {
-        done = nfc_normalize(text, scratch, &normal, err);
+        done = normal_form_of(text, s->form, scratch, &normal, err);
         n    = done ? normal.size : 0;
         if (n)
             memcpy(out->data + out->size, normal.data, n);
@@ -213,11 +338,18 @@ static bool run_step(const step *s, marked_text text, target *out, arena *scratc
     case STEP_PREPEND:
         return run_prepend(s, text, out);
     case STEP_REPLACE:
-        return run_replace(s, text, out);
+        return s->n_pattern == 1 ? run_replace_byte(s, text, out) : run_replace(s, text, out);
+    case STEP_REPLACE_REGEX:
+        return run_replace_regex(s, text, out, scratch, err);
+    case STEP_STRIP:
+        return run_strip(s, text, out);
+    case STEP_STRIP_ACCENTS:
+        return run_strip_accents(text, out);
     case STEP_TRIM:
         return run_trim(text, out);
-    case STEP_NFC:
+    case STEP_FORM:
     case STEP_BERT:
+    case STEP_CHARSMAP:
         break;
     }
     return run_by_origin(s, text, out, scratch, err);
@@ -228,7 +360,7 @@ bool normalizer_run(const normalizer *n, marked_text *text, arena *scratch, erro
     target buffers[N_BUFFERS];
     size_t most = n->growth * text->size + n->prepended + UTF8_BYTES_MAX;
     for (size_t i = 0; i < N_BUFFERS && n->n_steps > 0; i++) {
-        buffers[i] = (target){arena_take(scratch, most), arena_take(scratch, most), 0};
+        buffers[i] = (target){arena_take_uncleared(scratch, most), arena_take_uncleared(scratch, most), 0};
         if (!buffers[i].data || !buffers[i].trusted)
             return error_set(err, ERR_NO_MEMORY, "no scratch memory to normalize a text of %zu bytes", text->size);
     }

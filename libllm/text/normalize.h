@@ -7,6 +7,8 @@
 
 #include "text/added_tokens.h"
 #include "text/bert_normalize.h"
+#include "text/charsmap.h"
+#include "text/nfc.h"
 
 typedef struct normalizer normalizer;
 
@@ -17,10 +19,20 @@ normalizer *normalizer_new(error *err);
 void        normalizer_free(normalizer **n);
 
 /* Each adds a step; strings are copied. ERR_UNSUPPORTED past the limits above. */
-bool normalizer_add_nfc(normalizer *n, error *err);
+bool normalizer_add_form(normalizer *n, normal_form form, error *err);
 bool normalizer_add_bert(normalizer *n, const bert_options *options, error *err);
 bool normalizer_add_prepend(normalizer *n, span text, error *err); /* before a text that is not empty */
 bool normalizer_add_replace(normalizer *n, span pattern, span content, error *err); /* pattern is not empty */
+bool normalizer_add_strip_accents(normalizer *n, error *err);                       /* every mark vanishes */
+
+/* The matches of a regular expression as pretokenizer_add_regex takes it, with its errors. */
+bool normalizer_add_replace_regex(normalizer *n, span pattern, span content, error *err);
+
+/* Whitespace vanishes at the chosen ends of a text. */
+bool normalizer_add_strip(normalizer *n, bool left, bool right, error *err);
+
+/* A precompiled_charsmap, as its bytes; with charsmap_new's errors. */
+bool normalizer_add_charsmap(normalizer *n, span bytes, charsmap_matching matching, error *err);
 
 /* Blanks vanish at both ends of a text, and all but the first of a run: SentencePiece's remove_extra_whitespaces. */
 bool normalizer_add_trim(normalizer *n, error *err);
@@ -31,8 +43,9 @@ size_t normalizer_bytes_max(const normalizer *n, size_t text_bytes);
 size_t normalizer_scratch_bytes(const normalizer *n, size_t text_bytes);
 
 /* Replaces *text by its normalized form, in scratch, where there are steps. What a step can only judge over several
- * characters (form C, form D) it does for each run of bytes of one origin: what a user wrote can't alter the
- * template's words. What is put in for some bytes is trusted where all of them are. ERR_NO_MEMORY. */
+ * characters (a normal form, a charsmap) it does for each run of bytes of one origin: what a user wrote can't alter the
+ * template's words. What is put in for some bytes is trusted where all of them are. ERR_NO_MEMORY, ERR_TOO_LARGE where
+ * a regular expression needs too many steps. */
 bool normalizer_run(const normalizer *n, marked_text *text, arena *scratch, error *err) MUST_CHECK;
 
 #endif

@@ -131,6 +131,10 @@ static size_t next_piece(int kind, span text, size_t at)
         return pretokenize_next_bert(text, at, false);
     case PRETOKENIZE_BERT:
         return pretokenize_next_bert(text, at, true);
+    case PRETOKENIZE_WORDS:
+        return pretokenize_next_word(text, at);
+    case PRETOKENIZE_PUNCTUATION:
+        return pretokenize_next_punctuation(text, at);
     case PRETOKENIZE_BLANK_WORDS:
         return pretokenize_next_blank(text, at, true);
     case PRETOKENIZE_BLANK_RUNS:
@@ -243,7 +247,7 @@ static bool run_from(const run *r, uint32_t n_done, span text)
         return run_metaspace(r, n_done, text);
     if (kind == STEP_REGEX)
         return run_regex(r, n_done, text);
-    bool drops_spaces = kind == PRETOKENIZE_WHITESPACE || kind == PRETOKENIZE_BERT;
+    bool drops_spaces = kind == PRETOKENIZE_WHITESPACE || kind == PRETOKENIZE_BERT || kind == PRETOKENIZE_WORDS;
     for (size_t at = 0; at < text.size;) {
         unicode_character space = drops_spaces ? unicode_at(text, at) : (unicode_character){0};
         if (space.classes & UNICODE_SPACE) {

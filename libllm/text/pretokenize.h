@@ -29,6 +29,8 @@ typedef enum {
     PRETOKENIZE_DIGIT_RUNS,   /* each \p{N}+ is */
     PRETOKENIZE_WHITESPACE,   /* whitespace vanishes; what lies between is a piece */
     PRETOKENIZE_BERT,         /* the same, and each punctuation character is a piece of its own */
+    PRETOKENIZE_WORDS,        /* \w+|[^\w\s]+, and whitespace vanishes */
+    PRETOKENIZE_PUNCTUATION,  /* each punctuation character is a piece of its own */
     PRETOKENIZE_BLANK_WORDS,  /* a piece begins at each U+2581 */
     PRETOKENIZE_BLANK_RUNS,   /* a piece begins at each U+2581 that follows another character */
     PRETOKENIZE_PREFIX_SPACE, /* a piece that begins with no space gets one */

@@ -173,6 +173,27 @@ size_t pretokenize_next_bert(span text, size_t at, bool punctuation_alone)
     return at;
 }
 
+size_t pretokenize_next_punctuation(span text, size_t at)
+{
+    size_t end = at;
+    while (end < text.size && !is_punctuation(text, end))
+        end += unicode_at(text, end).n_bytes;
+    return end > at ? end : at + unicode_at(text, at).n_bytes;
+}
+
+size_t pretokenize_next_word(span text, size_t at)
+{
+    if (classes_at(text, at) & UNICODE_WORD)
+        return skip(text, at, UNICODE_WORD);
+    while (at < text.size) {
+        unicode_character c = unicode_at(text, at);
+        if (c.classes & (UNICODE_SPACE | UNICODE_WORD))
+            break;
+        at += c.n_bytes;
+    }
+    return at;
+}
+
 size_t pretokenize_next_blank(span text, size_t at, bool cuts_runs)
 {
     static const char blank[] = "\xE2\x96\x81";

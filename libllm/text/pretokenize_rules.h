@@ -9,6 +9,8 @@ size_t pretokenize_next_gpt2(span text, size_t at, bool single_digits);
 size_t pretokenize_next_llama3(span text, size_t at, uint32_t digits_max);
 size_t pretokenize_next_digits(span text, size_t at, bool single_digits);
 size_t pretokenize_next_bert(span text, size_t at, bool punctuation_alone); /* no space begins at `at` */
+size_t pretokenize_next_word(span text, size_t at);                         /* no space begins at `at` */
+size_t pretokenize_next_punctuation(span text, size_t at);
 size_t pretokenize_next_blank(span text, size_t at, bool cuts_runs);
 
 typedef struct pretokenize_regex pretokenize_regex;

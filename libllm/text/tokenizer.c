@@ -5,6 +5,7 @@
 #include "text/tokenizer.h"
 
 #include "base/utf8.h"
+#include "text/piece_cache.h"
 #include "text/tokenizer_parts.h"
 #include <errno.h>
 #include <stdio.h>
@@ -77,12 +78,18 @@ typedef struct {
     arena           *scratch;
     uint32_t        *tokens;
     size_t           n_max, n;
+    piece_cache      cache;
 } encoding;
+
+static bool too_many_tokens(const encoding *e, error *err)
+{
+    return error_set(err, ERR_TOO_LARGE, "the text is more than %zu tokens long", e->n_max);
+}
 
 static bool put_token(encoding *e, uint32_t token, error *err)
 {
     if (e->n == e->n_max)
-        return error_set(err, ERR_TOO_LARGE, "the text is more than %zu tokens long", e->n_max);
+        return too_many_tokens(e, err);
     e->tokens[e->n++] = token;
     return true;
 }
@@ -101,13 +108,20 @@ static bool run_model(encoding *e, span piece, size_t *n, error *err)
 
 static bool encode_piece(void *context, span piece, error *err)
 {
-    encoding *e = context;
-    size_t    n = 0;
-    if (!run_model(e, piece, &n, err)) {
-        if (err && err->code == ERR_TOO_LARGE)
-            error_set(err, ERR_TOO_LARGE, "the text is more than %zu tokens long", e->n_max);
-        return false;
+    encoding   *e = context;
+    size_t      n = 0;
+    bool        known;
+    piece_slot *slot = piece_cache_find(&e->cache, piece, &known);
+    if (known && slot->n_tokens > e->n_max - e->n)
+        return too_many_tokens(e, err);
+    if (known) {
+        memcpy(e->tokens + e->n, slot->tokens, slot->n_tokens * sizeof *e->tokens);
+        e->n += slot->n_tokens;
+        return true;
     }
+    if (!run_model(e, piece, &n, err))
+        return err && err->code == ERR_TOO_LARGE ? too_many_tokens(e, err) : false;
+    piece_cache_keep(slot, piece, e->tokens + e->n, n);
     e->n += n;
     return true;
 }
@@ -186,7 +200,8 @@ size_t tokenizer_scratch_bytes(const tokenizer *t, size_t text_bytes)
     if (__builtin_mul_overflow(per_byte, normalizer_bytes_max(t->normalizer, text_bytes), &model) ||
         __builtin_mul_overflow((size_t)2, text_bytes, &sum) || /* the parts joined, and their trust marks */
         __builtin_add_overflow(sum, normalizer_scratch_bytes(t->normalizer, text_bytes), &sum) ||
-        __builtin_add_overflow(sum, model, &sum) || __builtin_add_overflow(sum, (size_t)SCRATCH_MARGIN, &sum))
+        __builtin_add_overflow(sum, piece_cache_bytes(text_bytes), &sum) || __builtin_add_overflow(sum, model, &sum) ||
+        __builtin_add_overflow(sum, (size_t)SCRATCH_MARGIN, &sum))
         return SIZE_MAX;
     return sum;
 }
@@ -194,11 +209,14 @@ size_t tokenizer_scratch_bytes(const tokenizer *t, size_t text_bytes)
 bool tokenizer_encode(const tokenizer *t, const text_part *parts, uint32_t n_parts, arena *scratch, uint32_t *tokens,
                       uint32_t n_tokens_max, uint32_t *n_tokens, error *err)
 {
-    encoding    e    = {t, scratch, tokens, n_tokens_max, 0};
+    encoding    e    = {.tokenizer = t, .scratch = scratch, .tokens = tokens, .n_max = n_tokens_max};
     size_t      mark = arena_mark(scratch);
     marked_text text;
-    bool        done = join_parts(parts, n_parts, scratch, &text, err) &&
-                (text.size == 0 || encode_around(&e, t->added, text, true, encode_unnormalized, err));
+    bool        done = join_parts(parts, n_parts, scratch, &text, err);
+    if (done && text.size > 0) {
+        e.cache = piece_cache_new(text.size, scratch);
+        done    = encode_around(&e, t->added, text, true, encode_unnormalized, err);
+    }
     arena_rewind(scratch, mark);
     *n_tokens = (uint32_t)(done ? e.n : 0);
     return done;

@@ -3,6 +3,8 @@
  * case and accents, so they are folded, as llama.cpp does. */
 #include "text/tokenizer_gguf_models.h"
 
+#include "text/trie.h"
+
 enum { WORD_CHARACTERS_MAX = 100 };
 
 #define CONTINUES SPAN("##")
@@ -11,8 +13,8 @@ static bool append_token(tokenizer *t, span spelling, uint32_t kinds, error *err
 {
     static const char blank[] = "\xE2\x96\x81";
     enum { BLANK_BYTES = sizeof blank - 1 };
-    char bytes[2 + WORDPIECE_TOKEN_BYTES_MAX];
-    if (kinds != TOKEN_NORMAL || spelling.size > WORDPIECE_TOKEN_BYTES_MAX)
+    char bytes[2 + TRIE_TEXT_BYTES_MAX];
+    if (kinds != TOKEN_NORMAL || spelling.size > TRIE_TEXT_BYTES_MAX)
         return vocabulary_append(t->vocabulary, spelling, kinds, err);
     if (spelling.size > BLANK_BYTES && memcmp(spelling.data, blank, BLANK_BYTES) == 0)
         return vocabulary_append(t->vocabulary, (span){spelling.data + BLANK_BYTES, spelling.size - BLANK_BYTES}, kinds,

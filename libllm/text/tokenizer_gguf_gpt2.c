@@ -98,7 +98,7 @@ static bool load_merges(tokenizer *t, const gguf *file, bool ignore_merges, erro
 static bool load_pretokenizer(tokenizer *t, const pre_tokenizer_name *name, error *err)
 {
     t->adds_bos = name->adds_bos;
-    return (!name->nfc || normalizer_add_nfc(t->normalizer, err)) &&
+    return (!name->nfc || normalizer_add_form(t->normalizer, NORMAL_FORM_C, err)) &&
            (!name->single_digits || pretokenizer_add(t->pretokenizer, PRETOKENIZE_DIGITS, err)) &&
            pretokenizer_add(t->pretokenizer, name->rule, err);
 }

@@ -20,7 +20,8 @@ static bool has_bytes(const vocabulary *v)
     return vocabulary_find_byte(v, 0) != VOCABULARY_NONE;
 }
 
-static bool refuse_charsmap(const gguf *file, error *err)
+/* A file without one, or with an empty one, replaces nothing. */
+static bool load_charsmap(tokenizer *t, const gguf *file, error *err)
 {
     static const char key[] = "tokenizer.ggml.precompiled_charsmap";
     gguf_type         type;
@@ -28,7 +29,10 @@ static bool refuse_charsmap(const gguf *file, error *err)
     error_clear(err);
     if (!gguf_get_array(file, key, &type, &n, err))
         return err->code == ERR_NONE;
-    return n == 0 || error_set(err, ERR_UNSUPPORTED, "%s, a table of characters to replace, is not supported", key);
+    if (type != GGUF_U8 && type != GGUF_I8)
+        return error_set(err, ERR_INVALID, "the key %s is no array of bytes", key);
+    return n == 0 ||
+           normalizer_add_charsmap(t->normalizer, (span){gguf_array_data(file, key), n}, CHARSMAP_LONGEST, err);
 }
 
 static bool load_steps(tokenizer *t, const gguf *file, error *err)
@@ -37,7 +41,7 @@ static bool load_steps(tokenizer *t, const gguf *file, error *err)
     token_printing how = {.blanks = true, .bytes = true};
     if (!tokenizer_gguf_flag(file, "tokenizer.ggml.add_space_prefix", &prefix, err) ||
         !tokenizer_gguf_flag(file, "tokenizer.ggml.remove_extra_whitespaces", &trim, err) ||
-        !refuse_charsmap(file, err))
+        !load_charsmap(t, file, err))
         return false;
     if (prefix)
         how.start = START_WITHOUT_ONE_BLANK;

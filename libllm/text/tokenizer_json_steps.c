@@ -40,58 +40,6 @@ bool tokenizer_json_members(const json_t *sequence, const char *key, uint32_t de
     return true;
 }
 
-/* ---- normalizer ---- */
-
-/* `tokenizers` strips accents where it lowercases, unless told otherwise. */
-static bool add_bert(tokenizer *t, const json_t *bert, error *err)
-{
-    bool         lowercase = tokenizer_json_flag(bert, "lowercase", true);
-    bert_options options   = {.clean_text     = tokenizer_json_flag(bert, "clean_text", true),
-                              .chinese_blanks = tokenizer_json_flag(bert, "handle_chinese_chars", true),
-                              .strip_accents  = tokenizer_json_flag(bert, "strip_accents", lowercase),
-                              .lowercase      = lowercase};
-    return normalizer_add_bert(t->normalizer, &options, err);
-}
-
-static bool add_replace(tokenizer *t, const json_t *replace, error *err)
-{
-    const json_t *pattern = json_object_get(json_object_get(replace, "pattern"), "String");
-    const json_t *content = json_object_get(replace, "content");
-    if (!json_is_string(pattern))
-        return error_set(err, ERR_UNSUPPORTED,
-                         "a normalizer of type Replace without {\"String\": ...} is not supported");
-    return normalizer_add_replace(t->normalizer, tokenizer_json_span(pattern), tokenizer_json_span(content), err);
-}
-
-static bool normalizer_at(tokenizer *t, const json_t *step, uint32_t depth, error *err)
-{
-    const json_t *members;
-    span          type = tokenizer_json_type(step);
-    if (!step || json_is_null(step))
-        return true;
-    if (span_is(type, "NFC"))
-        return normalizer_add_nfc(t->normalizer, err);
-    if (span_is(type, "BertNormalizer"))
-        return add_bert(t, step, err);
-    if (span_is(type, "Replace"))
-        return add_replace(t, step, err);
-    if (span_is(type, "Prepend"))
-        return normalizer_add_prepend(t->normalizer, tokenizer_json_span(json_object_get(step, "prepend")), err);
-    if (!span_is(type, "Sequence"))
-        return tokenizer_json_refuse("normalizer", step, "NFC, BertNormalizer, Prepend, Replace and Sequence", err);
-    if (!tokenizer_json_members(step, "normalizers", depth, &members, err))
-        return false;
-    for (size_t i = 0; i < json_array_size(members); i++)
-        if (!normalizer_at(t, json_array_get(members, i), depth + 1, err))
-            return false;
-    return true;
-}
-
-bool tokenizer_json_normalizer(tokenizer *t, const json_t *step, error *err)
-{
-    return normalizer_at(t, step, 0, err);
-}
-
 /* ---- pre_tokenizer ---- */
 
 static bool add_byte_level(pretokenizer *p, const json_t *byte_level, error *err)
@@ -105,7 +53,8 @@ static bool add_byte_level(pretokenizer *p, const json_t *byte_level, error *err
 /* A literal string as an expression that matches just it. */
 static bool add_literal(pretokenizer *p, span literal, pretokenize_behavior behavior, error *err)
 {
-    char  *pattern = literal.size <= PRETOKENIZER_PATTERN_BYTES_MAX ? malloc(2 * literal.size + 1) : NULL;
+    bool   fits    = literal.size > 0 && literal.size <= PRETOKENIZER_PATTERN_BYTES_MAX;
+    char  *pattern = fits ? malloc(2 * literal.size + 1) : NULL;
     size_t n       = 0;
     if (!pattern)
         return error_set(err, ERR_UNSUPPORTED, "a Split at a string of %zu bytes", literal.size);
@@ -147,6 +96,15 @@ static bool add_split(pretokenizer *p, const json_t *split, error *err)
     return error_set(err, ERR_INVALID, "a Split has no pattern: expected {\"Regex\": ...} or {\"String\": ...}");
 }
 
+static bool add_punctuation(pretokenizer *p, const json_t *punctuation, error *err)
+{
+    const json_t *behavior = json_object_get(punctuation, "behavior");
+    if (behavior && !span_is(tokenizer_json_span(behavior), "Isolated"))
+        return error_set(err, ERR_UNSUPPORTED, "a Punctuation of behavior \"%.*s\"; supported is Isolated",
+                         SPAN_ARG(tokenizer_json_span(behavior)));
+    return pretokenizer_add(p, PRETOKENIZE_PUNCTUATION, err);
+}
+
 /* Older files say add_prefix_space, newer ones prepend_scheme. */
 static bool add_metaspace(pretokenizer *p, const json_t *metaspace, error *err)
 {
@@ -181,6 +139,12 @@ static bool pre_tokenizer_at(pretokenizer *p, const json_t *step, uint32_t depth
         return pretokenizer_add(p, PRETOKENIZE_BERT, err);
     if (span_is(type, "WhitespaceSplit"))
         return pretokenizer_add(p, PRETOKENIZE_WHITESPACE, err);
+    if (span_is(type, "Whitespace"))
+        return pretokenizer_add(p, PRETOKENIZE_WORDS, err);
+    if (span_is(type, "Punctuation"))
+        return add_punctuation(p, step, err);
+    if (span_is(type, "CharDelimiterSplit"))
+        return add_literal(p, tokenizer_json_span(json_object_get(step, "delimiter")), PRETOKENIZE_KEEP_GAPS, err);
     if (span_is(type, "Digits")) {
         bool individual = tokenizer_json_flag(step, "individual_digits", false);
         return pretokenizer_add(p, individual ? PRETOKENIZE_DIGITS : PRETOKENIZE_DIGIT_RUNS, err);
@@ -190,7 +154,9 @@ static bool pre_tokenizer_at(pretokenizer *p, const json_t *step, uint32_t depth
     if (!span_is(type, "Sequence"))
         return tokenizer_json_refuse(
             "pre_tokenizer", step,
-            "ByteLevel, BertPreTokenizer, Digits, Metaspace, Split, WhitespaceSplit and Sequence", err);
+            "ByteLevel, BertPreTokenizer, CharDelimiterSplit, Digits, Metaspace, Punctuation, Split, Whitespace, "
+            "WhitespaceSplit and Sequence",
+            err);
     if (!tokenizer_json_members(step, "pretokenizers", depth, &members, err))
         return false;
     for (size_t i = 0; i < json_array_size(members); i++)
@@ -238,6 +204,22 @@ static bool read_template(tokenizer *t, const json_t *template, error *err)
     return true;
 }
 
+/* BertProcessing and RobertaProcessing: "cls" before the text and "sep" behind it, each [token, id]. */
+static bool read_pair(tokenizer *t, const json_t *step, error *err)
+{
+    const char *const keys[]   = {"cls", "sep"};
+    uint32_t *const   tokens[] = {&t->bos, &t->eos};
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        span name  = tokenizer_json_span(json_array_get(json_object_get(step, keys[i]), 0));
+        *tokens[i] = tokenizer_find(t, name);
+        if (*tokens[i] == VOCABULARY_NONE)
+            return error_set(err, ERR_INVALID, "the post_processor's %s is \"%.*s\", which is not a token", keys[i],
+                             SPAN_ARG(name));
+    }
+    t->adds_bos = t->adds_eos = true;
+    return true;
+}
+
 static bool post_processor_at(tokenizer *t, const json_t *step, uint32_t depth, error *err)
 {
     const json_t *members;
@@ -246,8 +228,13 @@ static bool post_processor_at(tokenizer *t, const json_t *step, uint32_t depth, 
         return true;
     if (span_is(tokenizer_json_type(step), "TemplateProcessing"))
         return read_template(t, step, err);
+    if (span_is(tokenizer_json_type(step), "BertProcessing") || span_is(tokenizer_json_type(step), "RobertaProcessing"))
+        return read_pair(t, step, err);
     if (!span_is(tokenizer_json_type(step), "Sequence"))
-        return tokenizer_json_refuse("post_processor", step, "ByteLevel, TemplateProcessing and Sequence", err);
+        return tokenizer_json_refuse("post_processor", step,
+                                     "BertProcessing, ByteLevel, RobertaProcessing, TemplateProcessing and "
+                                     "Sequence",
+                                     err);
     if (!tokenizer_json_members(step, "processors", depth, &members, err))
         return false;
     for (size_t i = 0; i < json_array_size(members); i++)

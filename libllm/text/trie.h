@@ -1,28 +1,41 @@
-/* A set of strings that are found by walking along a text: which of them does it begin with?
+/* The strings of a vocabulary as a tree of their bytes: which tokens does a text begin with?
  *
- * An edge is one slot of a hash table, so a step costs one look-up however many children a node has. Immutable once
- * built and then shared by threads. */
+ * A double array (Aoe, 1989): the child of a node by a byte lies at the node's base ^ byte, where it names its parent,
+ * so a step is two loads however many children a node has. Immutable and then shared by threads. */
 #ifndef TROUPE_TEXT_TRIE_H
 #define TROUPE_TEXT_TRIE_H
 
-#include "base/error.h"
-#include "base/span.h"
+#include "text/vocabulary.h"
 
-typedef struct trie trie;
+enum { TRIE_ROOT = 1, TRIE_NOWHERE = 0, TRIE_TEXT_BYTES_MAX = 512 };
 
-enum { TRIE_ROOT = 1, TRIE_NOWHERE = 0 };
+typedef struct {
+    uint32_t base;   /* a multiple of the block its children are in, ^ any byte */
+    uint32_t parent; /* TRIE_NOWHERE where no node is */
+    uint32_t value;  /* the token that ends here; VOCABULARY_NONE where none does */
+} trie_node;
 
-/* Room for strings of n_bytes in all. NULL with *err set: ERR_NO_MEMORY, ERR_UNSUPPORTED when they are too many. */
-trie *trie_new(size_t n_bytes, error *err);
+typedef struct {
+    trie_node *nodes;
+    uint32_t   n_nodes; /* whole blocks of 256 */
+} trie;
+
+/* The tokens of `v` of one of these kinds; the lowest id of two alike counts. NULL with *err set: ERR_NO_MEMORY,
+ * ERR_UNSUPPORTED when a token is longer than TRIE_TEXT_BYTES_MAX or they are too many. */
+trie *trie_new(const vocabulary *v, uint32_t kinds, error *err);
 void  trie_free(trie **t);
 
-/* Adds `text`, not empty, for `value`, which is below UINT32_MAX; the first of two alike stays. */
-void trie_add(trie *t, span text, uint32_t value);
-
 /* The node that `byte` leads to from `node`, or TRIE_NOWHERE. */
-uint32_t trie_step(const trie *t, uint32_t node, uint8_t byte);
+static inline uint32_t trie_step(const trie *t, uint32_t node, uint8_t byte)
+{
+    uint32_t child = t->nodes[node].base ^ byte;
+    return t->nodes[child].parent == node ? child : TRIE_NOWHERE;
+}
 
-/* The value of the string that ends at `node`; UINT32_MAX where none does. */
-uint32_t trie_value(const trie *t, uint32_t node);
+/* The token that ends at `node`; VOCABULARY_NONE where none does. */
+static inline uint32_t trie_value(const trie *t, uint32_t node)
+{
+    return t->nodes[node].value;
+}
 
 #endif

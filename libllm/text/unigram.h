@@ -15,7 +15,7 @@
 typedef struct unigram unigram;
 
 /* Scratch memory that encoding a piece may take, for a byte of it; time is bound by the longest token. */
-enum { UNIGRAM_SCRATCH_BYTES_PER_BYTE = 24, UNIGRAM_TOKEN_BYTES_MAX = 512 };
+enum { UNIGRAM_SCRATCH_BYTES_PER_BYTE = 16 };
 
 typedef struct {
     const vocabulary *vocabulary; /* borrowed; its TOKEN_NORMAL tokens are what texts are cut into */
@@ -30,8 +30,8 @@ unigram *unigram_new(const unigram_options *options, error *err);
 void     unigram_free(unigram **u);
 
 /* As bpe_encode: one piece, not empty, of any bytes; a byte that is not UTF-8 is a character. ERR_TOO_LARGE when there
- * are more than n_max tokens, ERR_NO_MEMORY when scratch has fewer than UNIGRAM_SCRATCH_BYTES_PER_BYTE x piece.size +
- * 1 KiB left. */
+ * are more than n_max tokens, ERR_NO_MEMORY when a long piece needs scratch and it has fewer than
+ * UNIGRAM_SCRATCH_BYTES_PER_BYTE x piece.size + 1 KiB left. */
 bool unigram_encode(const unigram *u, span piece, arena *scratch, uint32_t *tokens, size_t n_max, size_t *n_tokens,
                     error *err) MUST_CHECK;
 

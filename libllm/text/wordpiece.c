@@ -12,26 +12,6 @@ struct wordpiece {
     size_t   n_characters_max;
 };
 
-static bool add_pieces(wordpiece *w, const wordpiece_options *options, error *err)
-{
-    const vocabulary *v       = options->vocabulary;
-    size_t            n_bytes = 0;
-    for (uint32_t token = 0; token < vocabulary_n_tokens(v); token++) {
-        size_t size = vocabulary_kinds(v, token) & TOKEN_NORMAL ? vocabulary_bytes(v, token).size : 0;
-        if (size > WORDPIECE_TOKEN_BYTES_MAX)
-            return error_set(err, ERR_UNSUPPORTED, "token %u has %zu bytes; at most %d are supported", token, size,
-                             WORDPIECE_TOKEN_BYTES_MAX);
-        n_bytes += size;
-    }
-    w->pieces = trie_new(n_bytes, err);
-    if (!w->pieces)
-        return false;
-    for (uint32_t token = 0; token < vocabulary_n_tokens(v); token++)
-        if (vocabulary_kinds(v, token) & TOKEN_NORMAL)
-            trie_add(w->pieces, vocabulary_bytes(v, token), token);
-    return true;
-}
-
 wordpiece *wordpiece_new(const wordpiece_options *options, error *err)
 {
     wordpiece *w = calloc(1, sizeof *w);
@@ -41,7 +21,8 @@ wordpiece *wordpiece_new(const wordpiece_options *options, error *err)
     }
     w->unknown          = options->unknown;
     w->n_characters_max = options->n_characters_max;
-    if (!add_pieces(w, options, err)) {
+    w->pieces           = trie_new(options->vocabulary, TOKEN_NORMAL, err);
+    if (!w->pieces) {
         wordpiece_free(&w);
         return NULL;
     }
@@ -63,6 +44,8 @@ void wordpiece_free(wordpiece **w)
 static bool is_too_long(const wordpiece *w, span word)
 {
     size_t n = 0;
+    if (word.size <= w->n_characters_max)
+        return false;
     for (size_t at = 0, size; at < word.size && n <= w->n_characters_max; at += size, n++) {
         uint32_t c;
         size = utf8_decode((span){word.data + at, word.size - at}, &c);
@@ -74,11 +57,12 @@ static bool is_too_long(const wordpiece *w, span word)
 /* The longest token at `at`: its end, or `at` with VOCABULARY_NONE where there is none. */
 static size_t longest_at(const wordpiece *w, span word, size_t at, uint32_t *token)
 {
-    size_t end = at;
-    *token     = VOCABULARY_NONE;
-    for (size_t i = at, place = at ? w->continuing : TRIE_ROOT; i < word.size && place != TRIE_NOWHERE;) {
-        place          = trie_step(w->pieces, (uint32_t)place, (uint8_t)word.data[i++]);
-        uint32_t found = place == TRIE_NOWHERE ? VOCABULARY_NONE : trie_value(w->pieces, (uint32_t)place);
+    size_t end     = at;
+    *token         = VOCABULARY_NONE;
+    uint32_t place = at ? w->continuing : TRIE_ROOT;
+    for (size_t i = at; i < word.size && place != TRIE_NOWHERE;) {
+        place          = trie_step(w->pieces, place, (uint8_t)word.data[i++]);
+        uint32_t found = trie_value(w->pieces, place);
         if (found != VOCABULARY_NONE) {
             *token = found;
             end    = i;

@@ -10,8 +10,6 @@
 
 typedef struct wordpiece wordpiece;
 
-enum { WORDPIECE_TOKEN_BYTES_MAX = 512 };
-
 typedef struct {
     const vocabulary *vocabulary;       /* borrowed; its TOKEN_NORMAL tokens are what words are cut into */
     span              prefix;           /* of continuing tokens; copied */

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { TEXT_BYTES = 1 << 20, LEAST_S = 1 };
+enum { TEXT_BYTES = 1 << 20, LEAST_S = 1, TOKENS_PER_BYTE_MAX = 4 };
 
 static const char *const models[] = {
     MODELS_DIR "/SmolLM2-135M-Instruct-Q4_1.gguf",
@@ -21,6 +21,8 @@ static const char *const models[] = {
     TESTS_DIR "/data/tokenizer/mistral",
     TESTS_DIR "/data/tokenizer/unigram",
     TESTS_DIR "/data/tokenizer/unigram-bytes",
+    TESTS_DIR "/data/tokenizer/nfkc",
+    TESTS_DIR "/data/tokenizer/gguf-nfkc/gguf-nfkc.gguf",
     TESTS_DIR "/data/tokenizer/bert",
 };
 
@@ -63,13 +65,14 @@ static void measure(const char *model, span text)
     error      err;
     tokenizer *t       = tokenizer_open(model, &err);
     arena     *scratch = t ? arena_new(tokenizer_scratch_bytes(t, text.size), &err) : NULL;
-    uint32_t  *tokens = malloc(text.size * sizeof *tokens), n = 0, n_rounds = 0;
+    size_t     n_max   = TOKENS_PER_BYTE_MAX * text.size;
+    uint32_t  *tokens = malloc(n_max * sizeof *tokens), n = 0, n_rounds = 0;
     text_part  part = {text, false};
     if (!scratch || !tokens)
         die(err.text);
     double start = 0, now = 0; /* the first round only warms up */
     for (; n_rounds < 2 || now - start < LEAST_S; n_rounds++) {
-        if (!tokenizer_encode(t, &part, 1, scratch, tokens, (uint32_t)text.size, &n, &err))
+        if (!tokenizer_encode(t, &part, 1, scratch, tokens, (uint32_t)n_max, &n, &err))
             die(err.text);
         now   = core_s();
         start = n_rounds == 0 ? now : start;

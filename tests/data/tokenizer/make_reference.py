@@ -1,20 +1,23 @@
 """Writes the reference data beside it: what Hugging Face's `tokenizers` makes of the corpus.
 
-    pip install tokenizers==0.23.3 gguf regex==2024.11.6
+    pip install tokenizers==0.23.3 sentencepiece==0.2.3 gguf regex==2024.11.6
     python make_reference.py ../../../models/SmolLM2-135M-Instruct-Q4_1.gguf
 
 corpus.json       texts; every other file speaks of them by their place
 smollm2.json      the demo model's vocabulary and merges in the pipeline of HuggingFaceTB/SmolLM2's tokenizer.json
 <name>/           small tokenizers trained on the corpus: tokenizer.json, reference.json with their tokens, and for those
                   that are not byte-level decode.json (Unigram and WordPiece are trained a little differently each time)
-gguf-<kind>/      the same for three GGUF files
+gguf-<kind>/      the same for four GGUF files
 classes.json      the code points of each Unicode class, as [first, last] ranges
 bert.json         texts and what BertNormalizer makes of them, uncased and cased
 nfc.json          texts and their normalization form C
+forms.json        texts and their forms D, KC and KD, and what StripAccents makes of them
+charsmap.json     texts and what `tokenizers` and SentencePiece make of them by nmt_nfkc, whose map gguf-nfkc has
 decode.json       token sequences of SmolLM2 that end inside characters, and the text they decode to
 """
 
 import collections
+import io
 import itertools
 import json
 import pathlib
@@ -25,6 +28,7 @@ import unicodedata
 
 import regex
 from gguf import GGUFReader, GGUFWriter
+from sentencepiece import SentencePieceNormalizer, SentencePieceTrainer
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 HERE = pathlib.Path(__file__).parent
@@ -198,16 +202,19 @@ def all_small(lines):
     small("o200k", lines, split(O200K), normalizers.Sequence([normalizers.NFC()]), ignore_merges=True)
 
 
+# `tokenizers` fails where it looks for these in a text that a regular expression or a form made shorter.
+ADDED_AS_THEY_CAME = [a for a in ADDED if not a.normalized]
+
 BLANK = "\u2581"
 SPM_SPECIALS = ["<unk>", "<s>", "</s>"]
 BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 
-def add_tokens(tokenizer, specials):
+def add_tokens(tokenizer, specials, added=ADDED):
     tokenizer.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in specials])
-    tokenizer.add_special_tokens([a for a in ADDED if a.special])
-    tokenizer.add_tokens([a for a in ADDED if not a.special])
+    tokenizer.add_special_tokens([a for a in added if a.special])
+    tokenizer.add_tokens([a for a in added if not a.special])
     return tokenizer
 
 
@@ -347,16 +354,18 @@ def gguf_llama(lines, model):
                bos_token_id=1, eos_token_id=2)
 
 
-def gguf_t5(lines, pieces):
+def gguf_t5(name, lines, pieces, normalize=None, charsmap=None):
+    """`normalize` is what the charsmap does to a text before the rest."""
     collapse = normalizers.Sequence([normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " "),
                                      normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
     made = [with_steps(models.Unigram(p, unk_id=0, byte_fallback=True), collapse, None, SPM_DECODER)
             for p in (pieces, out_of_reach(pieces))]
     made[0].add_special_tokens([AddedToken(s, special=True, normalized=False) for s in SPM_SPECIALS])
-    write_all("gguf-t5", made[0], lines, made[1])
+    write_all(name, made[0], [normalize(line) for line in lines] if normalize else lines, made[1])
     tokens, scores = zip(*pieces)
-    write_gguf("gguf-t5", "t5", list(tokens), kinds_of(tokens, SPM_SPECIALS), list(scores), 0, eos_token_id=2,
-               remove_extra_whitespaces=True)
+    more = {"precompiled_charsmap": charsmap} if charsmap else {}
+    write_gguf(name, "t5", list(tokens), kinds_of(tokens, SPM_SPECIALS), list(scores), 0, eos_token_id=2,
+               remove_extra_whitespaces=True, **more)
 
 
 def gguf_bert(lines, vocab):
@@ -390,7 +399,7 @@ def sentencepiece(lines):
 
 def unigrams(lines):
     pieces = unigram(lines)
-    gguf_t5(lines, pieces)
+    gguf_t5("gguf-t5", lines, pieces)
     first = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     made = [add_tokens(with_steps(models.Unigram(p, unk_id=0, byte_fallback=True), None, first, SPM_DECODER), s)
             for p, s in ((pieces, SPM_SPECIALS), (out_of_reach(pieces), []))]
@@ -401,6 +410,86 @@ def unigrams(lines):
             for p, s in ((pieces, SPM_SPECIALS), (out_of_reach(pieces), []))]
     made[0].post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
     write_all("unigram", made[0], lines, renumbered(made[1], made[0]))
+
+
+def message_fields(message):
+    """The (number, value) of a protocol buffer's fields."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            at += 1
+            value |= (message[at - 1] & 127) << shift
+            if message[at - 1] < 128:
+                return value
+            shift += 7
+
+    while at < len(message):
+        key = varint()
+        size = {1: 8, 5: 4}.get(key & 7)
+        if size is None:
+            size = varint()
+        if key & 7:
+            yield key >> 3, message[at:at + size]
+            at += size
+        else:
+            yield key >> 3, size
+
+
+def nmt_nfkc(lines):
+    """The precompiled_charsmap that SentencePiece puts into a model: the normalizer_spec of ModelProto is field 3."""
+    model = io.BytesIO()
+    SentencePieceTrainer.train(sentence_iterator=iter(for_training(lines)), model_writer=model, vocab_size=300,
+                               hard_vocab_limit=False, normalization_rule_name="nmt_nfkc", minloglevel=2)
+    return dict(message_fields(dict(message_fields(model.getvalue()))[3]))[2]
+
+
+def charsmaps(lines):
+    charsmap = nmt_nfkc(lines)
+    normalizer = SentencePieceNormalizer(rule_name="nmt_nfkc", add_dummy_prefix=False, escape_whitespaces=False,
+                                         remove_extra_whitespaces=False)
+    normalize, precompiled = normalizer.normalize, normalizers.Precompiled(charsmap)
+    gguf_t5("gguf-nfkc", lines, unigram([normalize(line) for line in lines]), normalize, charsmap)
+    pieces = unigram([normalize(line) for line in lines], [])
+    steps = normalizers.Sequence([precompiled, normalizers.Strip(left=False, right=True),
+                                  normalizers.Replace(Regex(" {2,}"), BLANK)])
+    made = [add_tokens(with_steps(models.Unigram(p, unk_id=0), steps, pre_tokenizers.Metaspace(), decoders.Metaspace()), s,
+                       ADDED_AS_THEY_CAME) for p, s in ((pieces, SPM_SPECIALS), (out_of_reach(pieces), []))]
+    write_all("nfkc", made[0], lines, renumbered(made[1], made[0]))
+    changed = [chr(c) for c in CODE_POINTS if c and precompiled.normalize_str(chr(c)) != chr(c)]
+    rng = random.Random(31)
+    neighbours = [chr(c) for c in range(0x300, 0x370)] + list("aeo \r\n\u200d\u0600\uff76\uff9e\u0e33\U0001f468")
+    texts = ["".join(changed[i:i + 60]) for i in range(0, len(changed), 60)]
+    texts += ["".join(rng.choice(rng.choice([changed, neighbours])) for _ in range(9)) for _ in range(600)]
+    write(HERE / "charsmap.json", [[text, precompiled.normalize_str(text), normalize(text)] for text in texts])
+
+
+def forms():
+    """A part of what the forms change, and its neighbours at random."""
+    by = [normalizers.NFD(), normalizers.NFKC(), normalizers.NFKD(), normalizers.StripAccents()]
+    rng = random.Random(37)
+    changed = [chr(c) for c in CODE_POINTS if any(n.normalize_str(chr(c)) != chr(c) for n in by) and not 0xAC00 <= c < 0xD7A4]
+    changed += [chr(c) for c in (0x32FF, 0xA7F2, 0xAB69, 0x10781, 0x1E030, 0x1F16C, 0x1FBF0, 0xAC01, 0xFDFA, 0x897, 0x1CF2)]
+    texts = ["".join(rng.sample(changed, 30)) for _ in range(60)] + ["".join(changed[-11:])]
+    write(HERE / "forms.json", [[text] + [n.normalize_str(text) for n in by] for text in texts])
+
+
+def other_steps(lines):
+    """Components that no tokenizer above has, before models of characters that lose nothing."""
+    model = spm_bpe(lines)
+    normal = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(r"[0-9]+(\.[0-9]+)?"), "#"),
+                                   normalizers.Strip()])
+    tokenizer = with_steps(models.BPE(**model), normal, pre_tokenizers.Whitespace(), SPM_DECODER)
+    add_tokens(tokenizer, SPM_SPECIALS, ADDED_AS_THEY_CAME)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 1))
+    write_all("words", tokenizer, lines)
+    normal = normalizers.Sequence([normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()])
+    cut = pre_tokenizers.Sequence([pre_tokenizers.CharDelimiterSplit("-"), pre_tokenizers.Punctuation()])
+    tokenizer = add_tokens(with_steps(models.BPE(**model), normal, cut, SPM_DECODER), SPM_SPECIALS, ADDED_AS_THEY_CAME)
+    tokenizer.post_processor = processors.BertProcessing(("</s>", 2), ("<s>", 1))
+    write_all("accents", tokenizer, lines)
 
 
 def renumbered(tokenizer, like):
@@ -494,9 +583,12 @@ def main():
     all_small(lines)
     sentencepiece(lines)
     unigrams(lines)
+    charsmaps(lines)
+    other_steps(lines)
     word_pieces(lines)
     write(HERE / "classes.json", classes())
     write(HERE / "nfc.json", nfc())
+    forms()
     write(HERE / "bert.json", bert())
 
 

@@ -109,6 +109,21 @@ static void an_impossible_size_is_an_error_that_names_it(void **state)
     arena_free(&empty);
 }
 
+static void memory_that_is_not_cleared_counts_as_any(void **state)
+{
+    (void)state;
+    arena *a = arena_of(1024);
+    memset(arena_take_uncleared(a, 512), 0xAB, 512);
+    assert_int_equal(arena_used(a), 512);
+    assert_null(arena_take_uncleared(a, 513));
+    arena_reset(a);
+    assert_int_equal(*(uint8_t *)arena_take_uncleared(a, 16), 0xAB);
+    char *taken = arena_take(a, 512); /* what was dirtied through it is zeroed all the same */
+    for (size_t i = 0; i < 512; i++)
+        assert_int_equal(taken[i], 0);
+    arena_free(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +131,7 @@ int main(void)
         cmocka_unit_test(a_full_arena_says_no_and_stays_usable),
         cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(memory_is_zero_also_after_reset_and_rewind),
+        cmocka_unit_test(memory_that_is_not_cleared_counts_as_any),
         cmocka_unit_test(copies_and_formats_are_terminated),
         cmocka_unit_test(an_impossible_size_is_an_error_that_names_it),
     };

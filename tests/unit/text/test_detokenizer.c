@@ -73,7 +73,8 @@ static void decodes_as_tokenizers_does_whatever_the_tokens_cut(void **state)
 {
     (void)state;
     static const char *const names[] = {"llama2", "mistral",    "gemma",      "unigram", "unigram-bytes",
-                                        "bert",   "bert-cased", "gguf-llama", "gguf-t5", "gguf-bert"};
+                                        "bert",   "bert-cased", "gguf-llama", "gguf-t5", "gguf-bert",
+                                        "nfkc",   "gguf-nfkc",  "words",      "accents"};
     tokenizer               *t       = reference_smollm2();
     compare(t, "decode.json");
     tokenizer_free(&t);

@@ -4,14 +4,20 @@
 
 enum { SCRATCH = 1 << 16 };
 
-/* Runs the steps named by letters: n form C, p prepend "_", r replace "ab" by "xyz", t trim. */
+/* Runs the steps named by letters: n form C, p prepend "_", r replace "ab" by "xyz", b replace "a" by "-+", x replace
+ * digits by "#", t trim, < and > strip an end, a strip accents. */
 static normalizer *make(const char *steps)
 {
     normalizer *n = normalizer_new(NULL);
     for (; *steps; steps++)
-        assert_true(*steps == 'n'   ? normalizer_add_nfc(n, NULL)
+        assert_true(*steps == 'n'   ? normalizer_add_form(n, NORMAL_FORM_C, NULL)
                     : *steps == 'p' ? normalizer_add_prepend(n, SPAN("_"), NULL)
                     : *steps == 'r' ? normalizer_add_replace(n, SPAN("ab"), SPAN("xyz"), NULL)
+                    : *steps == 'b' ? normalizer_add_replace(n, SPAN("a"), SPAN("-+"), NULL)
+                    : *steps == 'x' ? normalizer_add_replace_regex(n, SPAN("[0-9]+"), SPAN("#"), NULL)
+                    : *steps == '<' ? normalizer_add_strip(n, true, false, NULL)
+                    : *steps == '>' ? normalizer_add_strip(n, false, true, NULL)
+                    : *steps == 'a' ? normalizer_add_strip_accents(n, NULL)
                                     : normalizer_add_trim(n, NULL));
     return n;
 }
@@ -25,6 +31,16 @@ static void steps_follow_one_another_and_carry_trust(void **state)
         {"", "abab", "1100", "abab", "1100"},
         {"r", "ababa", "11001", "xyzxyza", "1110001"},
         {"r", "cab", "110", "cxyz", "1000"}, /* trusted where all of it is */
+        {"b", "aba", "100", "-+b-+", "11000"},
+        {"x", "a12b3", "11011", "a#b#", "1011"},
+        {"x", "12", "11", "#", "1"},
+        {"<",
+         " \xC2\xA0"
+         "a ",
+         "00011", "a ", "11"},
+        {">", " a\n \xE3\x80\x80", "0111111", " a", "01"},
+        {"<>", "\n ", "01", "", ""},
+        {"a", "e\xCC\x81x\xCC", "01101", "ex\xCC", "001"},
         {"p", "ab", "01", "_ab", "001"},
         {"p", "", "", "", ""},
         {"pr", "ab", "11", "_xyz", "1111"},
@@ -54,6 +70,29 @@ static void steps_follow_one_another_and_carry_trust(void **state)
     arena_free(&scratch);
 }
 
+static void accents_are_what_tokenizers_strips(void **state)
+{
+    (void)state;
+    enum { STRIPPED = 4 };
+    json_t     *cases   = reference_json("forms.json");
+    arena      *scratch = arena_new(SCRATCH, NULL);
+    normalizer *n       = make("a");
+    uint8_t     trusted[1024];
+    memset(trusted, 1, sizeof trusted);
+    for (size_t i = 0; i < json_array_size(cases); i++) {
+        span        text   = reference_text(json_array_get(json_array_get(cases, i), 0));
+        span        want   = reference_text(json_array_get(json_array_get(cases, i), STRIPPED));
+        marked_text marked = {text.data, trusted, text.size};
+        assert_true(text.size <= sizeof trusted);
+        assert_true(normalizer_run(n, &marked, scratch, NULL));
+        assert_true(span_equal((span){marked.data, marked.size}, want));
+        arena_reset(scratch);
+    }
+    normalizer_free(&n);
+    arena_free(&scratch);
+    json_decref(cases);
+}
+
 static void limits_are_errors(void **state)
 {
     (void)state;
@@ -75,8 +114,13 @@ static void limits_are_errors(void **state)
     assert_false(normalizer_run(n, &text, little, &err));
     assert_int_equal(err.code, ERR_NO_MEMORY);
     normalizer_free(&n);
+    assert_false(normalizer_add_charsmap(n = make(""), SPAN("x"), CHARSMAP_LONGEST, &err));
+    assert_int_equal(err.code, ERR_INVALID);
+    assert_false(normalizer_add_replace_regex(n, SPAN("["), SPAN("x"), &err));
+    assert_int_equal(err.code, ERR_INVALID);
+    normalizer_free(&n);
     n = make("pppppppp");
-    assert_false(normalizer_add_nfc(n, &err));
+    assert_false(normalizer_add_form(n, NORMAL_FORM_C, &err));
     assert_int_equal(err.code, ERR_UNSUPPORTED);
     normalizer_free(&n);
     arena_free(&little);
@@ -86,6 +130,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_follow_one_another_and_carry_trust),
+        cmocka_unit_test(accents_are_what_tokenizers_strips),
         cmocka_unit_test(limits_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,7 +78,7 @@ static span normalized(span text, arena *memory)
     error err = {0};
     span  out;
     arena_reset(memory);
-    if (!nfc_normalize(text, memory, &out, &err))
+    if (!normal_form_of(text, NORMAL_FORM_C, memory, &out, &err))
         fail_msg("%s", err.text);
     return out;
 }
@@ -103,6 +103,29 @@ static void normalizes_as_tokenizers_does(void **state)
     json_decref(cases);
 }
 
+static void each_form_is_what_tokenizers_makes(void **state)
+{
+    (void)state;
+    static const normal_form forms[] = {NORMAL_FORM_D, NORMAL_FORM_KC, NORMAL_FORM_KD};
+    json_t                  *cases   = reference_json("forms.json");
+    arena                   *memory  = arena_new(1 << 16, NULL);
+    assert_true(json_array_size(cases) > 60);
+    for (size_t i = 0; i < json_array_size(cases) * COUNT(forms); i++) {
+        const json_t *entry = json_array_get(cases, i / COUNT(forms));
+        size_t        which = i % COUNT(forms);
+        span          text  = reference_text(json_array_get(entry, 0)), want, got;
+        arena_reset(memory);
+        assert_true(normal_form_of(text, forms[which], memory, &got, NULL));
+        want = reference_text(json_array_get(entry, which + 1));
+        assert_true(got.size <= normal_form_growth(forms[which]) * text.size);
+        if (!span_equal(got, want))
+            fail_msg("form %zu: \"%.*s\" became \"%.*s\", not \"%.*s\"", which, SPAN_ARG(text), SPAN_ARG(got),
+                     SPAN_ARG(want));
+    }
+    arena_free(&memory);
+    json_decref(cases);
+}
+
 static void keeps_a_normal_text_and_invalid_bytes(void **state)
 {
     (void)state;
@@ -117,7 +140,8 @@ static void keeps_a_normal_text_and_invalid_bytes(void **state)
     error  err = {0};
     span   out;
     arena *little = arena_new(64, NULL);
-    assert_false(nfc_normalize(SPAN("e\xCC\x81 is too long for the memory there is"), little, &out, &err));
+    assert_false(
+        normal_form_of(SPAN("e\xCC\x81 is too long for the memory there is"), NORMAL_FORM_C, little, &out, &err));
     assert_int_equal(err.code, ERR_NO_MEMORY);
     arena_free(&little);
     arena_free(&memory);
@@ -135,7 +159,7 @@ static void a_long_run_of_marks_is_sorted_in_linear_time(void **state)
         memcpy(text + 1 + 2 * i, i % 2 ? "\xCC\xA3" : "\xCC\x81", 2); /* U+0323 sorts before U+0301 */
     span  out;
     error err = {0};
-    assert_true(nfc_normalize((span){text, 1 + 2 * MARKS}, memory, &out, &err));
+    assert_true(normal_form_of((span){text, 1 + 2 * MARKS}, NORMAL_FORM_C, memory, &out, &err));
     assert_int_equal(out.size, 1 + 2 * MARKS);
     for (size_t i = 0; i < MARKS; i++)
         assert_memory_equal(out.data + 1 + 2 * i, i < MARKS / 2 ? "\xCC\xA3" : "\xCC\x81", 2);
@@ -149,6 +173,7 @@ int main(void)
         cmocka_unit_test(a_character_is_read_from_either_side),
         cmocka_unit_test(a_byte_that_is_not_utf8_is_a_character_without_classes),
         cmocka_unit_test(normalizes_as_tokenizers_does),
+        cmocka_unit_test(each_form_is_what_tokenizers_makes),
         cmocka_unit_test(keeps_a_normal_text_and_invalid_bytes),
         cmocka_unit_test(a_long_run_of_marks_is_sorted_in_linear_time),
     };

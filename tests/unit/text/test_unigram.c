@@ -1,5 +1,6 @@
 #include "support_reference.h"
 
+#include "text/trie.h"
 #include "text/unigram.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,17 +139,20 @@ static void runs_of_unknown_characters_become_bytes_or_one_token(void **state)
 static void limits_are_errors(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"a", "b"};
-    static char              large[UNIGRAM_TOKEN_BYTES_MAX + 1];
+    enum { LONG = 5000 };
+    static const char *const texts[] = {"ab", "ba", "a", "b"};
+    static char              large[TRIE_TEXT_BYTES_MAX + 1], overlapping[LONG];
     arena                   *little = arena_new(100, NULL), *scratch = arena_new(1024, NULL);
     uint32_t                 tokens[4];
     size_t                   n;
     error                    err;
     model                    m;
     make_model(&m, texts, NULL, COUNT(texts), 1, (unigram_options){.unknown = 0});
-    assert_false(unigram_encode(m.unigram, SPAN("ababab"), little, tokens, 4, &n, &err));
+    for (size_t i = 0; i < LONG; i++)
+        overlapping[i] = (char)('a' + i % 2);
+    assert_false(unigram_encode(m.unigram, (span){overlapping, LONG}, little, tokens, 4, &n, &err));
     assert_int_equal(err.code, ERR_NO_MEMORY);
-    assert_false(unigram_encode(m.unigram, SPAN("ababab"), scratch, tokens, 4, &n, &err));
+    assert_false(unigram_encode(m.unigram, SPAN("abababababa"), scratch, tokens, 4, &n, &err));
     assert_int_equal(err.code, ERR_TOO_LARGE);
     assert_int_equal(arena_used(scratch), 0);
     free_model(&m);
@@ -168,15 +172,15 @@ static void the_longest_tokens_everywhere_take_seconds(void **state)
 {
     (void)state;
     enum { BYTES = 256 << 10 };
-    static double   scores[UNIGRAM_TOKEN_BYTES_MAX];
+    static double   scores[TRIE_TEXT_BYTES_MAX];
     char           *text    = malloc(BYTES);
     uint32_t       *tokens  = malloc(BYTES * sizeof *tokens);
     arena          *scratch = arena_new((size_t)BYTES * UNIGRAM_SCRATCH_BYTES_PER_BYTE + 1024, NULL);
-    vocabulary     *v       = vocabulary_new(UNIGRAM_TOKEN_BYTES_MAX, NULL);
+    vocabulary     *v       = vocabulary_new(TRIE_TEXT_BYTES_MAX, NULL);
     size_t          n;
     struct timespec start, end;
     memset(text, 'a', BYTES);
-    for (size_t i = 0; i < UNIGRAM_TOKEN_BYTES_MAX; i++) {
+    for (size_t i = 0; i < TRIE_TEXT_BYTES_MAX; i++) {
         scores[i] = -1 - (double)i;
         assert_true(vocabulary_append(v, (span){text, i + 1}, TOKEN_NORMAL, NULL));
     }

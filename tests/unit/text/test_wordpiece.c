@@ -1,5 +1,6 @@
 #include "support_reference.h"
 
+#include "text/trie.h"
 #include "text/wordpiece.h"
 
 static const char *const spellings[] = {"[UNK]",      "un", "##aff", "##able", "##a",
@@ -61,7 +62,7 @@ static void words_are_cut_longest_first(void **state)
 static void limits_are_errors(void **state)
 {
     (void)state;
-    static char large[WORDPIECE_TOKEN_BYTES_MAX + 1];
+    static char large[TRIE_TEXT_BYTES_MAX + 1];
     vocabulary *v;
     uint32_t    tokens[2];
     size_t      n;
