@@ -28,11 +28,12 @@ class SessionOver(Exception):
 
 
 class Session:
-    """`keys` is (public key, secret key, server's public key) in Z85, or None for a connection without CURVE."""
+    """`keys` is (public key, secret key, server's public key) in Z85, or None for a connection without CURVE. `grants`
+    are the messages that cost a credit which the server may send at first."""
 
-    def __init__(self, context, endpoint, incarnation, keys=None):
-        self.incarnation = incarnation
-        self.name = f"client-{incarnation:016x}"
+    def __init__(self, context, endpoint, incarnation, keys=None, role="client", grants=0):
+        self.incarnation, self.role, self.grants = incarnation, role, grants
+        self.name = f"{role}-{incarnation:016x}"
         self.up = False
         self.credits = 0
         self.server = ""
@@ -54,8 +55,9 @@ class Session:
     def hello(self):
         return {
             "name": self.name,
-            "role": "client",
+            "role": self.role,
             "incarnation": self.incarnation,
+            "credits": self.grants,
             "protocol_min": envelope.PROTOCOL,
             "protocol_max": envelope.PROTOCOL,
         }
