@@ -4,6 +4,7 @@
 
 #include "base/hash.h"
 #include "model/model_file.h"
+#include "model/weight_maker.h"
 #include "model/weights.h"
 
 #include <assert.h>
@@ -12,11 +13,12 @@
 
 /* What a load in progress carries. */
 typedef struct {
-    model      *m;
-    model_file *file;
-    float      *host_vectors; /* filled here, uploaded once; a vector stands at the same place in m->vectors */
-    size_t      n_vector_floats, n_vector_floats_max;
-    error      *err;
+    model        *m;
+    model_file   *file;
+    weight_maker *maker;
+    float        *host_vectors; /* filled here, uploaded once; a vector stands at the same place in m->vectors */
+    size_t        n_vector_floats, n_vector_floats_max;
+    error        *err;
 } loading;
 
 /* A tensor whose rows become several weights. */
@@ -29,18 +31,18 @@ static bool load_matrices(loading *l, tensor_role role, uint32_t layer, uint32_t
                           uint32_t n_parts)
 {
     kern_matrix source;
-    uint32_t    n_rows = 0;
+    uint32_t    n_rows        = 0;
+    bool        is_vocabulary = role == TENSOR_EMBEDDING || role == TENSOR_HEAD;
     for (uint32_t i = 0; i < n_parts; i++)
         n_rows += parts[i].n_rows;
     if (!model_file_take(l->file, role, layer, n_rows, n_cols, &source, l->err))
         return false;
     for (uint32_t i = 0; i < n_parts; i++) {
-        char why[KERN_WHY_BYTES] = "";
-        source.n_rows            = parts[i].n_rows;
-        kern_weight *weight      = kern_weight_new(l->m->device, &source, why);
+        source.n_rows       = parts[i].n_rows;
+        kern_weight *weight = weight_maker_make(l->maker, &source, is_vocabulary, l->err);
         if (!weight)
-            return error_set(l->err, ERR_UNSUPPORTED, "%s: tensor %s (%s): %s", model_file_path(l->file),
-                             model_file_name(l->file, role, layer), kern_dtype_name(source.dtype), why);
+            return error_wrap(l->err, "%s: tensor %s (%s)", model_file_path(l->file),
+                              model_file_name(l->file, role, layer), kern_dtype_name(source.dtype));
         *parts[i].weight = weight;
         l->m->config.weight_bytes += kern_weight_bytes(weight);
         source.host_data = (const char *)source.host_data + source.n_rows * kern_dtype_bytes(source.dtype, n_cols);
@@ -166,7 +168,7 @@ static uint64_t fingerprint(const loading *l)
     return hash_64((hash_key){model_file_fingerprint(l->file), 0}, &c, sizeof c);
 }
 
-model *model_open(const char *path, kern_device *device, error *err)
+model *model_open_with(const char *path, kern_device *device, const model_options *options, error *err)
 {
     loading l = {.m = calloc(1, sizeof *l.m), .err = err};
     if (!l.m) {
@@ -175,13 +177,21 @@ model *model_open(const char *path, kern_device *device, error *err)
     }
     l.m->device = device;
     l.file      = model_file_open(path, &l.m->config, err);
-    if (l.file)
-        l.m->fingerprint = fingerprint(&l);
-    if (!l.file || !load_all(&l))
+    if (l.file) {
+        l.m->fingerprint = quantization_fingerprint(options->quantization, fingerprint(&l));
+        l.maker          = weight_maker_new(device, options, err);
+    }
+    if (!l.maker || !load_all(&l))
         model_free(&l.m);
+    weight_maker_free(&l.maker);
     model_file_close(&l.file);
     free(l.host_vectors);
     return l.m;
+}
+
+model *model_open(const char *path, kern_device *device, error *err)
+{
+    return model_open_with(path, device, &(model_options){0}, err);
 }
 
 static void free_layer(kern_device *device, model_layer *layer)
