@@ -54,6 +54,7 @@ typedef struct {
 typedef struct {
     model_quantization quantization;
     uint32_t           n_threads; /* that quantise; 0: one a core */
+    const char *weight_cache;     /* where packed weights are kept: see weight_cache_places; NULL or "off": nowhere */
 } model_options;
 
 /* `path` is a GGUF file or a folder with config.json and *.safetensors. Loads and packs all weights on `device`

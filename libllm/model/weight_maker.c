@@ -9,6 +9,11 @@ struct weight_maker {
     thread_pool       *pool;   /* NULL when nothing is quantised */
     void              *blocks; /* of one matrix */
     size_t             blocks_bytes;
+
+    const weight_cache  *from; /* NULL: weights are made */
+    uint32_t             n_taken;
+    weight_cache_writer *to; /* NULL: nothing is written */
+    bool                 write_failed;
 };
 
 weight_maker *weight_maker_new(kern_device *device, const model_options *options, error *err)
@@ -61,15 +66,59 @@ static bool quantize(weight_maker *maker, kern_matrix *matrix, kern_dtype dtype,
     return true;
 }
 
+void weight_maker_read(weight_maker *maker, const weight_cache *cache)
+{
+    maker->from    = cache;
+    maker->n_taken = 0;
+    maker->to      = NULL;
+}
+
+void weight_maker_write(weight_maker *maker, weight_cache_writer *writer)
+{
+    maker->from         = NULL;
+    maker->to           = writer;
+    maker->write_failed = false;
+}
+
+bool weight_maker_could_not_write(const weight_maker *maker)
+{
+    return maker->write_failed;
+}
+
+static kern_weight *take(weight_maker *maker, kern_matrix *matrix, error *err)
+{
+    char   why[KERN_WHY_BYTES] = "";
+    size_t bytes;
+    if (!weight_cache_take(maker->from, maker->n_taken++, matrix, &bytes, err))
+        return NULL;
+    kern_weight *weight = kern_weight_borrow(maker->device, matrix, bytes, why);
+    if (!weight)
+        error_set(err, ERR_INVALID, "%s", why);
+    return weight;
+}
+
+static bool write_out(weight_maker *maker, const kern_matrix *matrix, const kern_weight *weight, error *err)
+{
+    bool ok = weight_cache_append(maker->to, matrix, kern_weight_packed(weight), kern_weight_bytes(weight), err);
+    maker->write_failed = !ok;
+    return ok;
+}
+
 kern_weight *weight_maker_make(weight_maker *maker, const kern_matrix *source, bool is_embedding_or_head, error *err)
 {
     char        why[KERN_WHY_BYTES] = "";
     kern_matrix matrix              = *source;
     kern_dtype  dtype               = quantization_dtype(maker->quantization, source, is_embedding_or_head);
+    if (maker->from) {
+        matrix.dtype = dtype;
+        return take(maker, &matrix, err);
+    }
     if (dtype != source->dtype && !quantize(maker, &matrix, dtype, err))
         return NULL;
     kern_weight *weight = kern_weight_new(maker->device, &matrix, why);
     if (!weight)
         error_set(err, ERR_UNSUPPORTED, "%s", why);
+    else if (maker->to && !write_out(maker, &matrix, weight, err))
+        kern_weight_free(maker->device, &weight);
     return weight;
 }

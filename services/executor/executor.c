@@ -57,6 +57,11 @@ const option_row executor_option_rows[] = {
                   "Make weights that the file holds as F32, F16 or BF16 smaller while loading: int8 takes 8.5 bits a "
                   "weight and changes answers hardly; int4 takes 5 (embedding and head 8.5), changes some, and takes "
                   "a second of a core for 50 million weights."),
+    OPTION_STRING(
+        executor_options, weight_cache, "--weight-cache", "DIR|auto|off", "off",
+        "Where weights are kept as the CPU kernels want them, about as large as the model, to be mapped by later "
+        "starts and shared between executors: a folder; auto: beside the model, else $XDG_CACHE_HOME/troupe or "
+        "~/.cache/troupe; or off."),
     OPTION_UINT(executor_options, n_threads, "--threads", "N", 0, 0, 1024, "Threads that compute; 0: one a core."),
     OPTION_UINT(executor_options, max_model_len, "--max-model-len", "N", 0, 0, 1 << 20,
                 "Positions of one sequence, prompt and output; 0: what the model was trained for."),
