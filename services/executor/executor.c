@@ -58,7 +58,7 @@ const option_row executor_option_rows[] = {
                   "weight and changes answers hardly; int4 takes 5 (embedding and head 8.5), changes some, and takes "
                   "a second of a core for 50 million weights."),
     OPTION_STRING(
-        executor_options, weight_cache, "--weight-cache", "DIR|auto|off", "off",
+        executor_options, weight_cache, "--weight-cache", "DIR|auto|off", "auto",
         "Where weights are kept as the CPU kernels want them, about as large as the model, to be mapped by later "
         "starts and shared between executors: a folder; auto: beside the model, else $XDG_CACHE_HOME/troupe or "
         "~/.cache/troupe; or off."),
