@@ -119,7 +119,9 @@ static void nothing_is_written_when_it_is_off(void **state)
 /* What may stand in the cache's place; each is replaced. */
 static void damage(uint32_t kind)
 {
-    int fd = open(cache_path, O_RDWR);
+    char elsewhere[sizeof temporary_path];
+    int  fd = open(cache_path, O_RDWR);
+    snprintf(elsewhere, sizeof elsewhere, "%s.other", cache_path);
     assert_true(fd >= 0);
     switch (kind) {
     case 0: /* a bit of the header */
@@ -141,8 +143,8 @@ static void damage(uint32_t kind)
         assert_int_equal(0, fchmod(fd, 0666));
         break;
     case 6:
-        unlink(cache_path);
-        assert_int_equal(0, symlink(model_path, cache_path));
+        assert_int_equal(0, rename(cache_path, elsewhere));
+        assert_int_equal(0, symlink(elsewhere, cache_path)); /* to a good one */
         break;
     default:
         unlink(cache_path);
@@ -182,6 +184,9 @@ static void what_a_dead_writer_left_is_cleared(void **state)
 {
     (void)state;
     copy(model_path, temporary_path);
+    assert_loads(true);
+    unlink(cache_path);
+    assert_int_equal(0, link(model_path, temporary_path)); /* the name goes, the file stays as it is */
     assert_loads(true);
     unlink(cache_path);
     assert_int_equal(0, symlink(model_path, temporary_path)); /* not followed, and not waited for */
