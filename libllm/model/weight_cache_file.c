@@ -42,6 +42,7 @@ static bool map_file(weight_cache_file *f, const weight_cache_place *place, int 
         /* Huge pages where the file system has them; and the disk is read while the rest of the program starts. */
         (void)madvise((void *)f->map.data, f->map.size, MADV_HUGEPAGE);
         (void)madvise((void *)f->map.data, f->map.size, MADV_WILLNEED);
+        log_info("packed weights are mapped", "file=\"%s\"", path);
         return true;
     }
     if (state == WEIGHT_CACHE_OLD)
@@ -97,9 +98,9 @@ static bool outlive(int folder, const char *name, error *err)
     if (file < 0)
         return errno == ENOENT || error_set(err, ERR_IO, "%s: %s", name, strerror(errno));
     int status;
-    while ((status = flock(file, LOCK_EX | LOCK_NB)) != 0 && clock_now_ns(clock_system()) < end)
+    while ((status = flock(file, LOCK_EX | LOCK_NB)) != 0 && errno == EWOULDBLOCK && clock_now_ns(clock_system()) < end)
         nanosleep(&(struct timespec){.tv_nsec = POLL_MS * NS_PER_MS}, NULL);
-    bool ok = status == 0 || error_set(err, ERR_TIMEOUT, "%s: another process writes it since %d s", name, WAIT_S);
+    bool ok = status == 0 || error_set(err, ERR_TIMEOUT, "%s: another process holds it: %s", name, strerror(errno));
     if (ok && fstat(file, &of_file) == 0 && fstatat(folder, name, &of_name, AT_SYMLINK_NOFOLLOW) == 0 &&
         of_name.st_ino == of_file.st_ino && of_name.st_dev == of_file.st_dev && unlinkat(folder, name, 0) != 0)
         ok = error_set(err, ERR_IO, "%s: %s", name, strerror(errno));
@@ -116,7 +117,10 @@ static int create_locked(const weight_cache_place *place, int folder, error *err
     if (file < 0) {
         error_set(err, errno == EEXIST ? ERR_GONE : ERR_IO, "%s/%s: %s", place->folder, name, strerror(errno));
     } else if (flock(file, LOCK_EX | LOCK_NB) != 0) {
-        error_set(err, ERR_GONE, "%s/%s: another process took it", place->folder, name);
+        bool taken = errno == EWOULDBLOCK; /* else this file system has no locks */
+        error_set(err, taken ? ERR_GONE : ERR_IO, "%s/%s: %s", place->folder, name, strerror(errno));
+        if (!taken)
+            unlinkat(folder, name, 0);
         close(file);
         file = -1;
     }

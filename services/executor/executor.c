@@ -55,8 +55,8 @@ const option_row executor_option_rows[] = {
                   "Instruction set of the CPU kernels (portable, avx2, avx512...); by default the best this CPU has."),
     OPTION_CHOICE(executor_options, quantization, "--quantization", "none|int8|int4", 0,
                   "Make weights that the file holds as F32, F16 or BF16 smaller while loading: int8 takes 8.5 bits a "
-                  "weight and changes answers hardly; int4 takes 5 (embedding and head 8.5), changes some, and takes "
-                  "a second of a core for 50 million weights."),
+                  "weight and hardly changes an answer; int4 takes 5 (embedding and head 8.5), costs small models much "
+                  "of their quality, and takes a second of a core for 50 million weights."),
     OPTION_STRING(
         executor_options, weight_cache, "--weight-cache", "DIR|auto|off", "auto",
         "Where weights are kept as the CPU kernels want them, about as large as the model, to be mapped by later "
