@@ -254,6 +254,7 @@ static weight_cache_key key_of(const loading *l, const model_options *options)
 static bool load_through_cache(loading *l, const model_options *options)
 {
     enum { ATTEMPTS = 3 }; /* one that finds none, or a bad one; one that waits for another process; one that maps */
+    const uint32_t    n_weights_max = 16 * (l->m->config.n_layers + 1); /* about twice what any architecture has */
     weight_cache_file cache;
     error             cache_error, *err = l->err;
     bool              loaded = false, usable;
@@ -266,7 +267,7 @@ static bool load_through_cache(loading *l, const model_options *options)
     for (uint32_t i = 0; i < ATTEMPTS && usable && !loaded; i++) {
         loaded = weight_cache_file_map(&cache) && load_mapped(l, &cache);
         if (!loaded) {
-            weight_cache_begin begun = weight_cache_file_begin(&cache, 2 + 7 * l->m->config.n_layers);
+            weight_cache_begin begun = weight_cache_file_begin(&cache, n_weights_max);
             usable = begun == WEIGHT_CACHE_BY_OTHERS || (begun == WEIGHT_CACHE_BEGUN && write_cache(l, &cache));
         }
     }

@@ -90,7 +90,8 @@ static bool append(weight_cache_writer *w, const uint8_t *data, size_t bytes, er
 
 bool weight_cache_append(weight_cache_writer *w, const kern_matrix *shape, const void *packed, size_t bytes, error *err)
 {
-    assert(w->n_weights < w->n_weights_max);
+    if (w->n_weights == w->n_weights_max)
+        return error_set(err, ERR_TOO_LARGE, "the model has more than %u weights", w->n_weights_max);
     size_t table = w->n_weights == 0 ? sizeof(weight_cache_header) + w->n_weights_max * sizeof *w->entries : 0;
     size_t gap = table + (KERN_WEIGHT_ALIGNMENT - (w->offset + table) % KERN_WEIGHT_ALIGNMENT) % KERN_WEIGHT_ALIGNMENT;
     if (!append(w, NULL, gap, err))

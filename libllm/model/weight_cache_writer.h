@@ -11,7 +11,7 @@ typedef struct weight_cache_writer weight_cache_writer;
 weight_cache_writer *weight_cache_writer_new(int file, uint32_t n_weights_max, error *err);
 void                 weight_cache_writer_free(weight_cache_writer **writer);
 
-/* Asserts n_weights_max. */
+/* A weight more than n_weights_max is an error, as one that can't be written. */
 bool weight_cache_append(weight_cache_writer *writer, const kern_matrix *shape, const void *packed, size_t bytes,
                          error *err) MUST_CHECK;
 

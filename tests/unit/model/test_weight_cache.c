@@ -210,6 +210,19 @@ static void a_full_disk_is_an_error(void **state)
     }
 }
 
+static void more_weights_than_there_is_room_for_are_an_error(void **state)
+{
+    (void)state;
+    static const uint8_t data[544];
+    error                err    = {0};
+    weight_cache_writer *writer = weight_cache_writer_new(-1, 1, &err);
+    assert_non_null(writer);
+    assert_true(weight_cache_append(writer, &shapes[0], data, sizeof data, &err));
+    assert_false(weight_cache_append(writer, &shapes[0], data, sizeof data, &err));
+    assert_non_null(strstr(err.text, "more than 1 weights"));
+    weight_cache_writer_free(&writer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +233,7 @@ int main(void)
         cmocka_unit_test(numbers_are_checked_also_under_a_good_seal),
         cmocka_unit_test(what_is_of_another_model_or_version_is_old),
         cmocka_unit_test(a_full_disk_is_an_error),
+        cmocka_unit_test(more_weights_than_there_is_room_for_are_an_error),
     };
     return cmocka_run_group_tests(tests, write_good, NULL);
 }
