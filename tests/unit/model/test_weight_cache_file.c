@@ -209,12 +209,15 @@ static void who_finds_a_writer_waits_for_it(void **state)
         byte   = (char)(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0);
         (void)!write(ready[1], &byte, 1);
         usleep(150000);
+        (void)!write(ready[1], "!", 1);
         _exit(0);
     }
     assert_int_equal(1, read(ready[0], &byte, 1));
     assert_int_equal(1, byte);
     assert_loads(true);
-    assert_int_equal(writer, waitpid(writer, NULL, WNOHANG)); /* it was over before */
+    assert_int_equal(0, fcntl(ready[0], F_SETFL, O_NONBLOCK));
+    assert_int_equal(1, read(ready[0], &byte, 1)); /* it was over before */
+    assert_int_equal(writer, waitpid(writer, NULL, 0));
     close(ready[0]);
     close(ready[1]);
 }
