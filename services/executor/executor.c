@@ -58,9 +58,9 @@ const option_row executor_option_rows[] = {
                   "weight and hardly changes an answer; int4 takes 5 (embedding and head 8.5), costs small models much "
                   "of their quality, and takes a second of a core for 50 million weights."),
     OPTION_STRING(
-        executor_options, weight_cache, "--weight-cache", "DIR|auto|off", "auto",
+        executor_options, weight_cache, "--weight-cache", "DIR", "auto",
         "Where weights are kept as the CPU kernels want them, about as large as the model, to be mapped by later "
-        "starts and shared between executors: a folder; auto: beside the model, else $XDG_CACHE_HOME/troupe or "
+        "starts and shared between executors: a folder; auto is beside the model, else $XDG_CACHE_HOME/troupe or "
         "~/.cache/troupe; or off."),
     OPTION_UINT(executor_options, n_threads, "--threads", "N", 0, 0, 1024, "Threads that compute; 0: one a core."),
     OPTION_UINT(executor_options, max_model_len, "--max-model-len", "N", 0, 0, 1 << 20,
