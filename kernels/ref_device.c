@@ -86,6 +86,7 @@ const kern_backend ref_backend = {
     .kv_cache_free  = host_kv_cache_free,
     .embed          = host_embed,
     .rmsnorm        = ref_rmsnorm,
+    .layernorm      = ref_layernorm,
     .gemm           = ref_gemm,
     .rope           = ref_rope,
     .kv_write       = ref_kv_write,
@@ -93,6 +94,7 @@ const kern_backend ref_backend = {
     .attention      = ref_attention,
     .glu            = ref_glu,
     .gather         = host_gather,
+    .pool           = ref_pool,
     .softcap        = ref_softcap,
     .sample         = ref_sample,
 };
