@@ -102,7 +102,7 @@ bool sequence_failed(sequence *q)
 static uint32_t walk_cached_prefix(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks,
                                    kv_hash *last)
 {
-    if (!s->options->prefix_caching || q->request->prompt_logprobs)
+    if (!s->options->prefix_caching || q->request->prompt_logprobs || q->request->pooled)
         return 0;
     uint32_t n_full = (q->n_tokens - 1) / KV_BLOCK_TOKENS;
     kv_hash  hash   = kv_hash_root(s->key, q->request->tenant);
@@ -149,7 +149,7 @@ void sequence_start(scheduler *s, sequence *q, executor_link *x)
 
 void sequence_publish_blocks(scheduler *s, sequence *q)
 {
-    if (!s->options->prefix_caching)
+    if (!s->options->prefix_caching || q->request->pooled) /* an encoder's keys depend on all of the text */
         return;
     while ((q->n_blocks_hashed + 1) * KV_BLOCK_TOKENS <= q->n_computed) {
         uint32_t i   = q->n_blocks_hashed++;

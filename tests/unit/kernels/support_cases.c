@@ -1,5 +1,6 @@
 #include "support_cases.h"
 
+#include "support_case_memory.h"
 #include "support_inputs.h"
 
 #include <math.h>
@@ -12,44 +13,6 @@
 #include <cmocka.h>
 
 #include "kernels/dtype.h"
-
-/* ---- memory of the device, for the length of one run
- * ----------------------------------------------------------------- */
-
-typedef struct {
-    kern_device *device;
-    void        *owned[16];
-    uint32_t     n;
-} arena;
-
-static void *on_device(arena *a, const void *host, size_t bytes)
-{
-    void *memory = kern_alloc(a->device, bytes + 4);
-    assert_non_null(memory);
-    a->owned[a->n++] = memory;
-    if (host) {
-        kern_upload(a->device, memory, host, bytes);
-    }
-    return memory;
-}
-
-static void fetch(arena *a, float *host, const void *from, size_t bytes)
-{
-    kern_synchronize(a->device);
-    kern_download(a->device, host, from, bytes);
-}
-
-static void arena_done(arena *a)
-{
-    for (uint32_t i = 0; i < a->n; i++) {
-        kern_free(a->device, a->owned[i]);
-    }
-}
-
-static void output_alloc(case_output *output, size_t n)
-{
-    *output = (case_output){calloc(n + 1, sizeof(float)), calloc(n + 1, sizeof(float)), n};
-}
 
 void case_output_free(case_output *output)
 {
@@ -156,13 +119,6 @@ static void run_gemm(const kernel_case *c, kern_device *device, const case_part 
 /* ---- embed, norm, rope, activation, gather
  * --------------------------------------------------------------------------- */
 
-static void relative_bounds(case_output *output, float relative, float absolute)
-{
-    for (size_t i = 0; i < output->n; i++) {
-        output->bounds[i] = fabsf(output->values[i]) * relative + absolute;
-    }
-}
-
 static void run_embed(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
 {
     arena          a = {.device = device};
@@ -221,58 +177,6 @@ static void run_rmsnorm(const kernel_case *c, kern_device *device, const case_pa
     }
     arena_done(&a);
     free(x), free(weight), free(held), free(out);
-}
-
-static void run_layernorm(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
-{
-    arena    a      = {.device = device};
-    uint32_t n_cols = c->layernorm.n_cols;
-    float *x = input_floats(c, 1, (size_t)c->n_rows * n_cols), *weight = malloc(n_cols * 4), *bias = malloc(n_cols * 4);
-    float  center = c->layernorm.center * c->magnitude;
-    for (uint32_t i = 0; i < n_cols; i++) {
-        weight[i] = input_float(c->seed, 2, i);
-        bias[i]   = input_float(c->seed, 3, i);
-    }
-    for (size_t i = 0; i < (size_t)c->n_rows * n_cols; i++) {
-        x[i] += center;
-    }
-    output_alloc(output, (size_t)part->n * n_cols);
-    kern_layernorm_args args = {.x        = on_device(&a, x + (size_t)part->first * n_cols, output->n * 4),
-                                .weight   = on_device(&a, weight, n_cols * 4),
-                                .bias     = on_device(&a, bias, n_cols * 4),
-                                .epsilon  = 1e-12f,
-                                .n_tokens = part->n,
-                                .n_cols   = n_cols};
-    args.out                 = c->layernorm.in_place ? (float *)args.x : on_device(&a, NULL, output->n * 4);
-    kern_layernorm(device, &args);
-    fetch(&a, output->values, args.out, output->n * 4);
-    /* A mean is off by some 2^-24 of the values, which a norm divides by their spread. */
-    float off = 3e-6f * (1 + fabsf(c->layernorm.center));
-    for (size_t i = 0; i < output->n; i++) {
-        output->bounds[i] = off * (fabsf(output->values[i]) + 4 * fabsf(weight[i % n_cols]) + fabsf(bias[i % n_cols]));
-    }
-    arena_done(&a);
-    free(x), free(weight), free(bias);
-}
-
-static void run_pool(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
-{
-    arena      a      = {.device = device};
-    uint32_t   n_cols = c->pool.n_cols, n_x = c->n_rows + c->pool.n_longest;
-    kern_rows *rows = malloc(part->n * sizeof *rows);
-    float     *x    = input_floats(c, 1, (size_t)n_x * n_cols);
-    for (uint32_t i = 0; i < part->n; i++) {
-        uint32_t row = part->first + i;
-        rows[i]      = (kern_rows){row, row == 0 ? 1 : 1 + (uint32_t)(input_word(c->seed, 2, row) % c->pool.n_longest)};
-    }
-    output_alloc(output, (size_t)part->n * n_cols);
-    kern_pool_args args = {on_device(&a, x, (size_t)n_x * n_cols * 4), on_device(&a, rows, part->n * sizeof *rows),
-                           on_device(&a, NULL, output->n * 4), part->n, n_cols};
-    kern_pool(device, &args);
-    fetch(&a, output->values, args.out, output->n * 4);
-    relative_bounds(output, 1e-6f, 1e-7f * c->magnitude * (float)c->pool.n_longest);
-    arena_done(&a);
-    free(x), free(rows);
 }
 
 static void run_rope(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
