@@ -321,8 +321,11 @@ static void end_choice(run *r, choice_state *c, const text_delta *d)
         return;
     r->state = RUN_DONE;
     run_forget(a->gateway, r);
+    error err;
     if (--a->n_open == 0)
         answer_finish(a);
+    else if (a->pooled && a->n_begun < a->n_runs && !answer_begin_run(a, &err))
+        log_error("a run did not begin", "why=\"%s\"", err.text); /* no random numbers: its deadline ends it */
 }
 
 bool run_deliver(run *r, const text_delta *d)
