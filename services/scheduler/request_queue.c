@@ -86,14 +86,17 @@ static uint32_t pass_tokens(const scheduler *s, const executor_link *x)
 }
 
 /* Whether an executor does what is asked for at all, and in one pass where it must be. */
-static bool check_task(const scheduler *s, const executor_link *x, bool pooled, uint32_t n_prompt, error *err)
+static bool check_task(const scheduler *s, const executor_link *x, bool pooled, uint32_t n_prompt, error *err,
+                       span *field)
 {
+    *field = SPAN("model");
     if (!pooled && x->about.encoder)
         return error_set(err, ERR_INVALID, "this model is an encoder, which generates no text");
     if (pooled && x->about.n_pooled == 0)
         return error_set(
             err, ERR_INVALID,
             "this model generates text; for embeddings its executor is started with --pooling mean or last");
+    *field = SPAN("input");
     if (pooled && n_prompt > pass_tokens(s, x))
         return error_set(
             err, ERR_INVALID,
@@ -106,7 +109,8 @@ bool request_fits(const scheduler *s, const request *r, const executor_link *x)
 {
     uint64_t positions = (uint64_t)r->n_prompt + r->max_tokens, width = beam_width(r);
     error    why;
-    return check_task(s, x, r->pooled, r->n_prompt, &why) && r->n_vocab <= x->about.n_vocab &&
+    span     field;
+    return check_task(s, x, r->pooled, r->n_prompt, &why, &field) && r->n_vocab <= x->about.n_vocab &&
            positions <= x->about.max_model_len && positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
            width * (positions / KV_BLOCK_TOKENS + 2) <= x->about.n_kv_blocks && 2 * width <= x->about.n_slots;
 }
@@ -157,8 +161,9 @@ static bool check_request(const scheduler *s, const gen_request *body, error *er
                          body->prompt_logprobs || body->second_start >= body->n_prompt))
         return error_set(err, ERR_INVALID, "a pooled output is of one prompt, of which nothing else is wanted");
     for (const executor_link *x = s->executors; x; x = x->next)
-        if (!check_task(s, x, body->pooled, body->n_prompt, err))
+        if (!check_task(s, x, body->pooled, body->n_prompt, err, field))
             return false;
+    *field             = SPAN("prompt");
     uint64_t positions = (uint64_t)body->n_prompt + body->max_tokens;
     if (positions > positions_max(s))
         return error_set(err, ERR_INVALID, "%u prompt tokens and %u to generate are %llu positions; %u fit",
@@ -476,15 +481,16 @@ void request_refuse_unfit(scheduler *s)
             continue;
         error    err;
         uint32_t n_vocab = s->executors->about.n_vocab;
-        if (!check_task(s, s->executors, r->pooled, r->n_prompt, &err))
-            ; /* it says why */
+        span     field   = SPAN("prompt"), why;
+        if (!check_task(s, s->executors, r->pooled, r->n_prompt, &err, &why))
+            field = why;
         else if (r->n_vocab > n_vocab)
             error_set(&err, ERR_INVALID, "token %u is outside of the vocabulary of %u that came", r->n_vocab - 1,
                       n_vocab);
         else
             error_set(&err, ERR_INVALID, "%u prompt tokens and %u to generate do not fit into the executor that came",
                       r->n_prompt, r->max_tokens);
-        request_refuse(s, &r->envelope, r->reply_to, &err, SPAN("prompt"));
+        request_refuse(s, &r->envelope, r->reply_to, &err, field);
         request_end_all(s, r, FINISH_REASON_CANCELLED, NULL);
     }
 }
