@@ -149,7 +149,7 @@ void sequence_start(scheduler *s, sequence *q, executor_link *x)
 
 void sequence_publish_blocks(scheduler *s, sequence *q)
 {
-    if (!s->options->prefix_caching || q->request->pooled) /* an encoder's keys depend on all of the text */
+    if (!s->options->prefix_caching)
         return;
     while ((q->n_blocks_hashed + 1) * KV_BLOCK_TOKENS <= q->n_computed) {
         uint32_t i   = q->n_blocks_hashed++;
