@@ -200,14 +200,14 @@ class Server:
         assert not faults, "\n\n".join(faults)
 
 
-def start_serve(folder, *flags, model_name=MODEL_NAME):
+def start_serve(folder, *flags, model_name=MODEL_NAME, model=MODEL):
     """Everything in one process, for HTTP and the bus."""
     require_files()
     server = Server(folder)
     server.gateway_endpoint = f"tcp://127.0.0.1:{free_port()}"
     bus = [] if "--bus-bind" in flags else ["--bus-bind", server.gateway_endpoint, "--bus-insecure"]
     name = ["--served-model-name", model_name] if model_name else []
-    return server.wait_ready(server.troupe("serve", "--model", MODEL, "--port", 0, *bus, *name, *flags))
+    return server.wait_ready(server.troupe("serve", "--model", model, "--port", 0, *bus, *name, *flags))
 
 
 # ---- one process a service -------------------------------------------------------------------------------------------

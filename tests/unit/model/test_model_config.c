@@ -108,7 +108,8 @@ static void refuses_a_gguf_file_by_the_name_of_what_is_wrong(void **state)
     } cases[] = {
         {{"general.architecture", GGUF_STRING, 0, "mamba"},
          "the architecture \"mamba\" is not supported; supported are llama, qwen2, qwen3, gemma2, gemma3, phi3, olmo2, "
-         "smollm3, granite"},
+         "smollm3, granite, bert"},
+        {{"llama.pooling_type", GGUF_U32, 4, NULL}, "llama.pooling_type = 4 is not supported"},
         {{"general.architecture", GGUF_ARRAY, 0, NULL}, "key general.architecture is missing"},
         {{"general.architecture", GGUF_U32, 1, NULL}, "key general.architecture is of type u32"},
         {{"llama.block_count", GGUF_ARRAY, 0, NULL}, "key llama.block_count is missing"},
@@ -457,6 +458,70 @@ static void refuses_a_config_json_by_the_name_of_what_is_wrong(void **state)
     }
 }
 
+#define BERT_SIZES                                                                                                     \
+    "\"num_hidden_layers\":2,\"hidden_size\":32,\"num_attention_heads\":2,\"intermediate_size\":48,\"vocab_size\":"    \
+    "128,"                                                                                                             \
+    "\"max_position_embeddings\":64,\"hidden_act\":\"gelu\""
+#define BERT "\"model_type\":\"bert\",\"architectures\":[\"BertModel\"]," BERT_SIZES
+#define SCORER "\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"]," BERT_SIZES
+
+static void reads_an_encoder(void **state)
+{
+    (void)state;
+    error        err = {0};
+    model_config c;
+    assert_true(from_text(&c, "{" BERT "}", &err));
+    assert_true(c.encoder && c.norm_stream && c.learned_positions && c.plain_mlp && c.tied_head && !c.norm_before);
+    assert_true(c.n_types == 2 && c.n_labels == 0 && c.n_ropes == 0 && c.layers[1].rope == MODEL_NO_ROPE);
+    assert_true(c.rms_epsilon == 1e-12f && c.activation == KERN_ACT_GELU_ERF && c.pooling == MODEL_POOLING_MEAN);
+    assert_true(from_text(&c, "{" BERT ",\"layer_norm_eps\":1e-5,\"type_vocab_size\":0}", &err));
+    assert_true(c.n_types == 0 && c.rms_epsilon == 1e-5f);
+    assert_true(from_text(&c, "{" SCORER ",\"id2label\":{\"0\":\"LABEL_0\"}}", &err));
+    assert_true(c.n_labels == 1 && c.pooling == MODEL_POOLING_CLS);
+    static const char *const refused[][2] = {
+        {"{" SCORER "}", "a classifier of 2 labels is not supported"},
+        {"{" SCORER ",\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "a classifier of 3 labels"},
+        {"{" BERT ",\"position_embedding_type\":\"relative_key\"}", "\"position_embedding_type\" of another kind"},
+        {"{" BERT ",\"is_decoder\":true}", "\"is_decoder\" is not supported"},
+        {"{" BERT ",\"add_cross_attention\":true}", "\"add_cross_attention\" is not supported"},
+        {"{\"model_type\":\"bert\",\"architectures\":[\"BertForMaskedLM\"]," BERT_SIZES "}", "\"BertForMaskedLM\""},
+        {"{" BERT ",\"type_vocab_size\":100000}", "the number of token types is 100000"},
+    };
+    for (size_t i = 0; i < COUNT(refused); i++)
+        if (from_text(&c, refused[i][0], &err) || !strstr(err.text, refused[i][1]))
+            fail_msg("%s: %s", refused[i][0], err.text);
+}
+
+static void reads_how_a_model_pools(void **state)
+{
+    (void)state;
+    static const struct {
+        const char   *text;
+        model_pooling pooling;
+        const char   *says; /* NULL: it is read */
+    } cases[] = {
+        {"{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":false}", MODEL_POOLING_MEAN, NULL},
+        {"{\"pooling_mode_cls_token\":true}", MODEL_POOLING_CLS, NULL},
+        {"{\"pooling_mode_lasttoken\":true,\"include_prompt\":true}", MODEL_POOLING_LAST, NULL},
+        {"{\"pooling_mode\":\"mean\"}", MODEL_POOLING_MEAN, NULL},
+        {"{\"pooling_mode\":\"cls\"}", MODEL_POOLING_CLS, NULL},
+        {"{}", 0, "one mode of pooling was expected"},
+        {"{\"pooling_mode\":\"median\"}", 0, "one mode of pooling was expected"},
+        {"{\"pooling_mode\":7}", 0, "\"pooling_mode\" must be the name of one mode"},
+        {"{\"pooling_mode_mean_tokens\":1}", 0, "\"pooling_mode_mean_tokens\" must be true or false"},
+        {"{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}", 0, "one mode of pooling was expected"},
+        {"{\"pooling_mode_max_tokens\":true}", 0, "\"pooling_mode_max_tokens\" is not supported"},
+        {"[]", 0, "a JSON object was expected"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        error        err = {0};
+        model_config c   = {0};
+        bool         ok  = model_config_pooling_from_json(&c, span_of(cases[i].text), "1_Pooling/config.json", &err);
+        if (ok != (cases[i].says == NULL) || (ok ? c.pooling != cases[i].pooling : !strstr(err.text, cases[i].says)))
+            fail_msg("%s: pooling %d: %s", cases[i].text, c.pooling, err.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -470,6 +535,8 @@ int main(void)
         cmocka_unit_test(reads_layers_and_scales_of_a_config_json),
         cmocka_unit_test(reads_rope_scalings_of_a_config_json),
         cmocka_unit_test(refuses_a_config_json_by_the_name_of_what_is_wrong),
+        cmocka_unit_test(reads_an_encoder),
+        cmocka_unit_test(reads_how_a_model_pools),
     };
     return cmocka_run_group_tests_name("model_config", tests, NULL, NULL);
 }
