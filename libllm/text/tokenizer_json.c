@@ -19,7 +19,8 @@ static bool load(tokenizer *t, const json_t *root, error *err)
            tokenizer_json_post_processor(t, json_object_get(root, "post_processor"), err);
 }
 
-/* transformers writes 10^30 for a length without a limit: where a whole number has no 64 bits, all are read as reals. */
+/* transformers writes 10^30 for a length without a limit: where a whole number has no 64 bits, all are read as reals.
+ */
 static json_t *parse(span text, error *err)
 {
     json_error_t at;

@@ -1,4 +1,4 @@
-"""Embeddings and reranking through real processes, compared with what transformers gives (tests/data/models/make_bert.py)."""
+"""Embeddings and reranking through real processes, beside what transformers gives (tests/data/models/make_bert.py)."""
 
 import base64
 import json

@@ -113,12 +113,12 @@ void runner_step(runner *r, const run_piece *pieces, uint32_t n_pieces, float *l
     kern_download(r->device, logits, on_device, (size_t)s.n * model_get_config(r->m)->n_vocab * sizeof(float));
 }
 
-void runner_pool(runner *r, const run_piece *pieces, uint32_t n_pieces, float *pooled)
+void runner_pool(runner *r, const run_piece *pieces, uint32_t n_pieces, bool pairs, float *pooled)
 {
     step s;
     fill_step(&s, pieces, n_pieces);
     forward_batch batch = batch_of(&s, n_pieces);
-    batch.types         = s.types;
+    batch.types         = pairs ? s.types : NULL;
     batch.pooled        = s.pooled;
     batch.n_pooled      = n_pieces;
     forward_run(r->f, r->cache, &batch);

@@ -33,9 +33,9 @@ void   runner_close(runner *r);
 /* Runs one step; logits of every row in order go to `logits` [sum n_tokens][n_vocab]. */
 void runner_step(runner *r, const run_piece *pieces, uint32_t n_pieces, float *logits);
 
-/* Runs one step of whole sequences, whose second halves are of type 1 where the model has types; the pooled output of
- * each goes to `pooled` [n_pieces][model_n_pooled]. */
-void runner_pool(runner *r, const run_piece *pieces, uint32_t n_pieces, float *pooled);
+/* Runs one step of whole sequences; in `pairs` their second halves are of type 1. The pooled output of each goes to
+ * `pooled` [n_pieces][model_n_pooled]. */
+void runner_pool(runner *r, const run_piece *pieces, uint32_t n_pieces, bool pairs, float *pooled);
 
 /* The whole of `tokens` as a sequence alone, at most `chunk` tokens a step. */
 void runner_sequence(runner *r, const uint32_t *tokens, uint32_t n_tokens, uint32_t chunk, float *logits);

@@ -44,7 +44,7 @@ static void check_poolings(const char *backend, const char *variant, const char 
         float  found[N_LENGTHS * N_EMBD];
         runner r = runner_open_pooling(backend, variant, path, KERN_F32, poolings[p]);
         assert_int_equal(N_EMBD, model_n_pooled(r.m));
-        runner_pool(&r, pieces, N_LENGTHS, found);
+        runner_pool(&r, pieces, N_LENGTHS, true, found);
         for (uint32_t i = 0; i < N_LENGTHS * N_EMBD; i++)
             check(path, kern_device_name(r.device), found[i],
                   expected[(i / N_EMBD * N_POOLINGS + p) * N_EMBD + i % N_EMBD]);
@@ -60,7 +60,7 @@ static void check_scores(const char *backend, const char *variant)
     runner    r = runner_open_pooling(backend, variant, DATA "bert_score", KERN_F32, MODEL_POOLING_CLS);
     fill_pieces(pieces);
     assert_int_equal(1, model_n_pooled(r.m));
-    runner_pool(&r, pieces, N_LENGTHS, found);
+    runner_pool(&r, pieces, N_LENGTHS, true, found);
     for (uint32_t i = 0; i < N_LENGTHS; i++)
         check("bert_score", kern_device_name(r.device), found[i], expected[i]);
     runner_close(&r);
@@ -92,9 +92,9 @@ static void says_the_same_alone_or_in_a_batch_on_every_cpu_variant(void **state)
         run_piece    pieces[N_LENGTHS];
         runner       r = runner_open_pooling("cpu", names[v], DATA "bert", KERN_F16, MODEL_POOLING_MEAN);
         fill_pieces(pieces);
-        runner_pool(&r, pieces, N_LENGTHS, together);
+        runner_pool(&r, pieces, N_LENGTHS, true, together);
         for (uint32_t i = 0; i < N_LENGTHS; i++) {
-            runner_pool(&r, &pieces[i], 1, alone);
+            runner_pool(&r, &pieces[i], 1, true, alone);
             assert_memory_equal(alone, together + i * N_EMBD, sizeof alone);
         }
         if (v == 0)
@@ -115,17 +115,17 @@ static void a_model_that_generates_pools_its_normed_hidden_states(void **state)
     runner       r           = runner_open_pooling("cpu", NULL, DATA "gqa_tied", KERN_F32, MODEL_POOLING_LAST);
     assert_int_equal(N_WIDE, model_n_pooled(r.m));
     for (piece.n_tokens = 1; piece.n_tokens <= 3; piece.n_tokens++) { /* causal: rows are those of shorter texts */
-        runner_pool(&r, &piece, 1, of_row);
+        runner_pool(&r, &piece, 1, false, of_row);
         for (uint32_t i = 0; i < N_WIDE; i++)
             sum[i] += of_row[i] / 3.0;
     }
     piece.n_tokens = 3;
-    runner_pool(&r, &piece, 1, last);
+    runner_pool(&r, &piece, 1, false, last);
     runner_step(&r, &piece, 1, logits);
     assert_memory_equal(of_row, last, sizeof last);
     runner_close(&r);
     r = runner_open_pooling("cpu", NULL, DATA "gqa_tied", KERN_F32, MODEL_POOLING_MEAN);
-    runner_pool(&r, &piece, 1, mean);
+    runner_pool(&r, &piece, 1, false, mean);
     for (uint32_t i = 0; i < N_WIDE; i++)
         check("gqa_tied", "cpu", mean[i], sum[i]);
     runner_close(&r);
