@@ -232,9 +232,10 @@ def write_keys(folder):
 class Cluster(Server):
     """Redis and six processes. `endpoints` are those of gateway and scheduler; with CURVE when they are tcp."""
 
-    def __init__(self, folder, transport):
+    def __init__(self, folder, transport, model=MODEL):
         super().__init__(folder)
         require_files()
+        self.model = model
         self.curve = transport == "tcp"
         if self.curve:
             write_keys(folder)
@@ -269,7 +270,7 @@ class Cluster(Server):
         else:
             flags += tuple(flag for letter in CALLERS[name] for flag in at[letter])
         if name in WITH_MODEL:
-            flags += ("--model", MODEL)
+            flags += ("--model", self.model)
         if self.curve:
             key = self.folder / ("gateway.key" if name == "scheduler" else f"{name}.key")
             flags += ("--bus-secret-key", key, "--bus-server-key", self.folder / "gateway.key.pub")

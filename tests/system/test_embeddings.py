@@ -1,10 +1,12 @@
 """Embeddings and reranking through real processes, beside what transformers gives (tests/data/models/make_bert.py)."""
 
 import base64
+import concurrent.futures
 import json
 import math
 import struct
 
+import conftest
 import openai
 import processes
 import pytest
@@ -136,3 +138,24 @@ def test_a_model_that_generates_embeds_too_when_it_is_told_how(start_serve):
     assert abs(cosine[0] - 1) < 1e-5 and cosine[1] > cosine[2]
     answer = server.client().completions.create(model=processes.MODEL_NAME, prompt="Hello", max_tokens=4)
     assert answer.usage.completion_tokens > 0
+
+
+@pytest.fixture(scope="module")
+def encoder_cluster():
+    yield from conftest.run_cluster("ipc", model=DATA / "bert")
+
+
+@pytest.mark.parametrize("victim", ["executor", "scheduler", "tokenizer"])
+def test_embeddings_outlive_what_is_killed_under_them(encoder_cluster, victim):
+    texts = [f"the dog {i} " * 8 for i in range(500)]
+    whole = [d.embedding for d in embed(encoder_cluster, texts).data]
+    before = encoder_cluster.metric("troupe_gateway_requests_total")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(embed, encoder_cluster, texts)
+        in_hand = lambda: encoder_cluster.metric("troupe_gateway_requests_total") > before
+        processes.wait_until(in_hand, "the gateway has the texts", pause_s=0)
+        encoder_cluster.processes.pop(victim).kill()
+        successor = encoder_cluster.start_service(victim)
+        processes.wait_until(lambda: "a peer came" in successor.log(), "it is connected")
+        assert [d.embedding for d in answer.result().data] == whole
+    encoder_cluster.wait_idle()

@@ -73,6 +73,28 @@ static void an_answer_that_is_lost_is_asked_for_again(void **state)
     http_close(&c);
 }
 
+/* A text of many waits where nobody can take it now; one alone is refused at once. */
+static void a_text_of_many_waits_for_who_comes_back(void **state)
+{
+    stage             *s     = *state;
+    static const float one[] = {1};
+    stage_open_all(s);
+    http_client *c = ask(s, "/v1/embeddings", "{\"input\":[\"a\",\"b\"]}", 2);
+    stage_pooled(s, &s->seen[0].about, one, 1);
+    stage_refuse(s, &s->seen[1].about, ERR_NOT_READY, "no scheduler is connected", "", 0);
+    pump_stage(s, c, 5000, s->n_seen == 3);
+    assert_string_equal("b", s->seen[2].text);
+    assert_int_equal(0, s->seen[2].about.attempt); /* it isn't spent */
+    stage_pooled(s, &s->seen[2].about, one, 1);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(2, http_count(c, "\"embedding\":[1]"));
+    http_close(&c);
+    c = ask(s, "/v1/embeddings", "{\"input\":\"a\"}", 1);
+    stage_refuse(s, &s->seen[3].about, ERR_NOT_READY, "no scheduler is connected", "", 0);
+    pump_stage(s, c, 5000, http_status(c) == 503);
+    http_close(&c);
+}
+
 static void what_is_wrong_with_a_request_is_said(void **state)
 {
     stage             *s     = *state;
@@ -136,7 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STAGE_TEST(each_text_of_embeddings_is_a_request),      STAGE_TEST(each_document_is_scored_with_the_query),
         STAGE_TEST(an_answer_that_is_lost_is_asked_for_again), STAGE_TEST(what_is_wrong_with_a_request_is_said),
-        STAGE_TEST(many_texts_are_asked_for_a_few_at_a_time),
+        STAGE_TEST(many_texts_are_asked_for_a_few_at_a_time),  STAGE_TEST(a_text_of_many_waits_for_who_comes_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
