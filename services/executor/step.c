@@ -42,7 +42,7 @@ struct engine {
     uint32_t       n_slots, n_blocks, n_tokens_max, n_logit_rows_max, positions_max, blocks_per_sequence, n_vocab;
     uint32_t       edit_room; /* logit edits of one sampling call; any one row's fit */
     model_pooling  pooling;   /* NONE: no pooled outputs */
-    bool           encoder;
+    bool           encoder, has_types;
     char           name[256];
     slot          *slots;
     /* one step's batch, on the host */
@@ -87,6 +87,7 @@ static bool choose_pooling(engine *e, const executor_options *o, error *err)
     const model_config        *config      = model_get_config(e->model);
     model_pooling              asked       = by_choice[o->pooling];
     e->encoder                             = config->encoder;
+    e->has_types                           = config->n_types > 1;
     e->pooling                             = asked ? asked : config->pooling;
     return config->n_labels == 0 || e->pooling == config->pooling ||
            error_set(err, ERR_INVALID, "--pooling: a model that scores pairs of texts does so from their first token");
@@ -122,6 +123,12 @@ static bool plan_sizes(engine *e, const executor_options *o, error *err)
     return true;
 }
 
+/* Numbers of a pooled output; 0: this engine gives none. */
+static uint32_t n_pooled(const engine *e)
+{
+    return e->pooling ? model_n_pooled(e->model) : 0;
+}
+
 /* calloc that remembers failure in *ok. */
 static void *take(bool *ok, size_t n, size_t size)
 {
@@ -144,7 +151,7 @@ static bool take_host_memory(engine *e, error *err)
     e->positions        = take(&ok, n_rows, sizeof *e->positions);
     e->types            = take(&ok, n_rows, sizeof *e->types);
     e->pooled_sequences = take(&ok, e->n_slots, sizeof *e->pooled_sequences);
-    e->pooled           = take(&ok, (size_t)e->n_slots * model_n_pooled(e->model), sizeof *e->pooled);
+    e->pooled           = take(&ok, (size_t)e->n_slots * n_pooled(e) + 1, sizeof *e->pooled);
     e->kv_slots         = take(&ok, n_rows, sizeof *e->kv_slots);
     e->sequences        = take(&ok, e->n_slots, sizeof *e->sequences);
     e->tables           = take(&ok, (size_t)e->n_slots * e->blocks_per_sequence, sizeof *e->tables);
@@ -247,7 +254,7 @@ executor_ready engine_about(const engine *e)
         .max_model_len    = e->positions_max,
         .device           = span_of(kern_device_name(e->device)),
         .n_logit_rows_max = e->n_logit_rows_max,
-        .n_pooled         = e->pooling ? model_n_pooled(e->model) : 0,
+        .n_pooled         = n_pooled(e),
         .encoder          = e->encoder,
     };
 }
@@ -401,7 +408,7 @@ static bool add_entry(engine *e, forward_batch *b, const step_entry *entry, uint
         uint32_t position = entry->position + i, row = b->n_tokens++;
         e->tokens[row]    = q->tokens[position];
         e->positions[row] = position;
-        e->types[row]     = q->second_start > 0 && position >= q->second_start;
+        e->types[row]     = e->has_types && q->second_start > 0 && position >= q->second_start;
         e->kv_slots[row]  = q->blocks[position / KV_BLOCK_TOKENS] * KV_BLOCK_TOKENS + position % KV_BLOCK_TOKENS;
         bool wanted =
             entry->logits == LOGITS_WANTED_ALL || (entry->logits == LOGITS_WANTED_LAST && i + 1 >= entry->n_tokens);
@@ -550,7 +557,7 @@ static step_output failed_output(const step_entry *entry)
 static bool pooled_output(const engine *e, const step_entry *entry, const float *pooled, arena *memory,
                           step_output *out)
 {
-    uint32_t n     = model_n_pooled(e->model);
+    uint32_t n     = n_pooled(e);
     bool     scale = model_get_config(e->model)->n_labels == 0;
     double   sum   = 0;
     float   *own   = arena_take_array(memory, n, sizeof *own);
@@ -630,7 +637,7 @@ static bool build_outputs(engine *e, const step_plan *plan, uint32_t n_rows, are
                 outputs[result->n_outputs++] = failed_output(entry);
         } else if (entry->logits == LOGITS_WANTED_POOLED) {
             ok = pooled_output(e, entry, pooled, memory, &outputs[result->n_outputs++]);
-            pooled += model_n_pooled(e->model);
+            pooled += n_pooled(e);
         } else if (n > 0) {
             ok = entry_output(e, entry, first, n, memory, &outputs[result->n_outputs++]);
         }
@@ -642,7 +649,7 @@ size_t engine_result_bytes(const engine *e)
 {
     size_t row =
         2 * sizeof(token_logprob) + 2 * (KERN_TOP_MAX + 4) * 4 + 64; /* a token, a score, their likeliest tokens */
-    size_t pooled = (size_t)model_n_pooled(e->model) * sizeof(float);
+    size_t pooled = n_pooled(e) * sizeof(float);
     return e->n_logit_rows_max * row + e->n_slots * (sizeof(step_output) + pooled + 256) + 4096;
 }
 
@@ -683,7 +690,7 @@ static bool run(engine *e, const step_plan *plan, arena *memory, step_result *re
         sample_all(e, plan, logits, batch.n_logit_rows);
         if (batch.n_pooled > 0)
             kern_download(e->device, e->pooled, forward_pooled(e->forward),
-                          (size_t)batch.n_pooled * model_n_pooled(e->model) * sizeof *e->pooled);
+                          (size_t)batch.n_pooled * n_pooled(e) * sizeof *e->pooled);
     }
     return plan->n_entries == 0 || build_outputs(e, plan, batch.n_logit_rows, memory, result, err);
 }
