@@ -18,6 +18,10 @@ bool model_config_from_json(model_config *config, span json, const char *path, e
  * read already. */
 bool model_config_pooling_from_json(model_config *config, span json, const char *path, error *err) MUST_CHECK;
 
+/* The text of modules.json, the steps of a model of sentence-transformers: what is more than the network, pooling and
+ * a length of 1 is refused by name. */
+bool model_config_check_modules(span json, const char *path, error *err) MUST_CHECK;
+
 /* ---- what the two readers share ---- */
 
 /* Checks what was read and derives the rest. */

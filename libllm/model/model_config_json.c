@@ -473,3 +473,24 @@ bool model_config_pooling_from_json(model_config *config, span json, const char 
     json_decref(root);
     return ok;
 }
+
+bool model_config_check_modules(span json, const char *path, error *err)
+{
+    static const char *const known[] = {"Transformer", "Pooling", "Normalize"};
+    json_t                  *steps   = bounded_json_parse_array(json, path, err), *step;
+    bool                     ok      = steps != NULL;
+    size_t                   i;
+    json_array_foreach(steps, i, step)
+    {
+        const char *type = json_string_value(json_object_get(step, "type")), *dot = type ? strrchr(type, '.') : NULL;
+        bool        is_known = false;
+        for (size_t k = 0; type && k < COUNT(known); k++)
+            is_known = is_known || strcmp(dot ? dot + 1 : type, known[k]) == 0;
+        if (ok && !is_known)
+            ok = error_set(err, ERR_UNSUPPORTED,
+                           "%s: module %zu, \"%.*s\", is not supported; supported are Transformer, Pooling, Normalize",
+                           path, i, SPAN_ARG(model_config_shown(span_of(type ? type : ""))));
+    }
+    json_decref(steps);
+    return ok;
+}

@@ -95,17 +95,24 @@ static const char *const bert_names[N_TENSOR_ROLES] = {
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
-static bool read_pooling(const model_file *file, model_config *config, error *err)
+/* What sentence-transformers writes beside the model: only models for embeddings have it. */
+static bool read_sentence_files(const model_file *file, model_config *config, error *err)
 {
-    char        path[PATH_MAX];
-    mapped_file json;
-    if (snprintf(path, sizeof path, "%s/1_Pooling/config.json", file->path) >= (int)sizeof path ||
-        access(path, F_OK) != 0)
-        return true; /* only models for embeddings have it */
-    if (!mapped_file_open(&json, path, err))
-        return false;
-    bool ok = model_config_pooling_from_json(config, (span){(const char *)json.data, json.size}, path, err);
-    mapped_file_close(&json);
+    static const char *const names_beside[] = {"1_Pooling/config.json", "modules.json"};
+    bool                     ok             = true;
+    for (size_t i = 0; ok && i < COUNT(names_beside); i++) {
+        char        path[PATH_MAX];
+        mapped_file json;
+        if (snprintf(path, sizeof path, "%s/%s", file->path, names_beside[i]) >= (int)sizeof path ||
+            access(path, F_OK) != 0)
+            continue;
+        if (!mapped_file_open(&json, path, err))
+            return false;
+        span text = {(const char *)json.data, json.size};
+        ok        = i == 0 ? model_config_pooling_from_json(config, text, path, err)
+                           : model_config_check_modules(text, path, err);
+        mapped_file_close(&json);
+    }
     return ok;
 }
 
@@ -119,7 +126,8 @@ static bool open_folder(model_file *file, model_config *config, error *err)
         return false;
     bool ok = model_config_from_json(config, (span){(const char *)json.data, json.size}, path, err);
     mapped_file_close(&json);
-    return ok && read_pooling(file, config, err) && (file->safetensors = safetensors_open_folder(file->path, err));
+    return ok && read_sentence_files(file, config, err) &&
+           (file->safetensors = safetensors_open_folder(file->path, err));
 }
 
 static uint64_t n_tensors(const model_file *file)

@@ -47,8 +47,8 @@ typedef enum {
 
 typedef struct model_file model_file;
 
-/* Maps a GGUF file, or a folder with config.json and safetensors (and perhaps 1_Pooling/config.json), and reads its
- * config. */
+/* Maps a GGUF file, or a folder with config.json and safetensors (and perhaps the files of sentence-transformers), and
+ * reads its config. */
 model_file *model_file_open(const char *path, model_config *config, error *err);
 void        model_file_close(model_file **file);
 

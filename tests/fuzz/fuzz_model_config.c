@@ -13,6 +13,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     if (!ok && err.text[0] == '\0')
         __builtin_trap(); /* a refusal says why */
     err = (error){0};
+    if (!model_config_check_modules((span){(const char *)data, n_bytes}, "fuzz/modules.json", &err) && !err.text[0])
+        __builtin_trap();
+    err = (error){0};
     ok  = model_config_pooling_from_json(&config, (span){(const char *)data, n_bytes}, "fuzz/1_Pooling/config.json",
                                          &err);
     if (!ok && err.text[0] == '\0')

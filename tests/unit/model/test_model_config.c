@@ -522,6 +522,28 @@ static void reads_how_a_model_pools(void **state)
     }
 }
 
+static void refuses_a_sentence_transformer_of_further_modules(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"[{\"type\":\"sentence_transformers.models.Transformer\"},{\"type\":\"sentence_transformers.models.Pooling\"},"
+         "{\"type\":\"sentence_transformers.models.Normalize\"}]",
+         NULL},
+        {"[]", NULL},
+        {"[{\"type\":\"sentence_transformers.models.Transformer\"},{\"type\":\"sentence_transformers.models.Dense\"}]",
+         "module 1, \"sentence_transformers.models.Dense\", is not supported"},
+        {"[{\"type\":7}]", "module 0, \"\", is not supported"},
+        {"[7]", "module 0, \"\", is not supported"},
+        {"{}", "a JSON array was expected"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        error err = {0};
+        bool  ok  = model_config_check_modules(span_of(cases[i][0]), "modules.json", &err);
+        if (ok != (cases[i][1] == NULL) || (!ok && !strstr(err.text, cases[i][1])))
+            fail_msg("%s: %s", cases[i][0], err.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -537,6 +559,7 @@ int main(void)
         cmocka_unit_test(refuses_a_config_json_by_the_name_of_what_is_wrong),
         cmocka_unit_test(reads_an_encoder),
         cmocka_unit_test(reads_how_a_model_pools),
+        cmocka_unit_test(refuses_a_sentence_transformer_of_further_modules),
     };
     return cmocka_run_group_tests_name("model_config", tests, NULL, NULL);
 }
