@@ -38,6 +38,7 @@ typedef struct kern_backend {
 
     void (*embed)(kern_device *device, const kern_embed_args *args);
     void (*rmsnorm)(kern_device *device, const kern_rmsnorm_args *args);
+    void (*layernorm)(kern_device *device, const kern_layernorm_args *args);
     void (*gemm)(kern_device *device, const kern_gemm_args *args);
     void (*rope)(kern_device *device, const kern_rope_args *args);
     void (*kv_write)(kern_device *device, const kern_kv_write_args *args);
@@ -45,6 +46,7 @@ typedef struct kern_backend {
     void (*attention)(kern_device *device, const kern_attention_args *args);
     void (*glu)(kern_device *device, const kern_glu_args *args);
     void (*gather)(kern_device *device, const kern_gather_args *args);
+    void (*pool)(kern_device *device, const kern_pool_args *args);
     void (*softcap)(kern_device *device, const kern_softcap_args *args);
     void (*sample)(kern_device *device, const kern_sample_args *args);
 

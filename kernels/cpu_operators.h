@@ -5,6 +5,8 @@
 #include "kernels/gemm/weight.h"
 #include "kernels/glu/glu_lanes.h"
 #include "kernels/kv/kv_write_lanes.h"
+#include "kernels/layernorm/layernorm_lanes.h"
+#include "kernels/pool/pool_lanes.h"
 #include "kernels/ref_device.h"
 #include "kernels/rmsnorm/rmsnorm_lanes.h"
 #include "kernels/rope/rope_lanes.h"
@@ -18,8 +20,9 @@
         .free = host_free, .upload = host_upload, .download = host_download, .synchronize = host_synchronize,          \
         .reserve = cpu_reserve, .weight_new = cpu_weight_new, .weight_free = cpu_weight_free,                          \
         .weight_bytes = cpu_weight_bytes, .kv_cache_new = host_kv_cache_new, .kv_cache_free = host_kv_cache_free,      \
-        .embed = host_embed, .rmsnorm = cpu_rmsnorm, .gemm = cpu_gemm, .rope = cpu_rope, .kv_write = cpu_kv_write,     \
-        .kv_copy = host_kv_copy, .attention = cpu_attention, .glu = cpu_glu, .gather = host_gather,                    \
-        .softcap = cpu_softcap, .sample = cpu_sample, .weight_layout = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION},         \
-        .weight_packed = cpu_weight_packed, .weight_borrow = cpu_weight_borrow                                         \
+        .embed = host_embed, .rmsnorm = cpu_rmsnorm, .layernorm = cpu_layernorm, .gemm = cpu_gemm, .rope = cpu_rope,   \
+        .kv_write = cpu_kv_write, .kv_copy = host_kv_copy, .attention = cpu_attention, .glu = cpu_glu,                 \
+        .gather = host_gather, .pool = cpu_pool, .softcap = cpu_softcap, .sample = cpu_sample,                         \
+        .weight_layout = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION}, .weight_packed = cpu_weight_packed,                   \
+        .weight_borrow = cpu_weight_borrow                                                                             \
     }

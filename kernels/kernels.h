@@ -167,13 +167,14 @@ void           kern_kv_cache_free(kern_device *device, kern_kv_cache **cache);
 /* ---- operators
  * ------------------------------------------------------------------------------------------------------- */
 
-/* out[t] = row tokens[t] of the weight, dequantised, times `scale`.  Every tokens[t] < n_rows. */
+/* out[t] (+)= row tokens[t] of the weight, dequantised, times `scale`.  Every tokens[t] < n_rows. */
 typedef struct {
     const kern_weight *weight; /* [n_vocab][n_cols] */
     const uint32_t    *tokens; /* [n_tokens] */
     float             *out;    /* [n_tokens][n_cols] */
     float              scale;  /* 1, or sqrt(n_cols) for models that ask for it */
     uint32_t           n_tokens;
+    bool               accumulate; /* add to what out holds (embeddings of positions and token types) */
 } kern_embed_args;
 
 /* out[t][c] = x[t][c] / sqrt(mean_c(x[t][c]^2) + epsilon) * weight[c]   (Zhang and Sennrich 2019, arXiv 1910.07467)
@@ -186,6 +187,16 @@ typedef struct {
     uint32_t     n_tokens, n_cols, row_stride;
     bool         accumulate; /* add to what out holds (a residual) */
 } kern_rmsnorm_args;
+
+/* out[t][c] = (x[t][c] - mean) / sqrt(variance + epsilon) * weight[c] + bias[c], both over the row; the variance is the
+ * mean of squared distances (Ba et al. 2016, arXiv 1607.06450). out may be x. */
+typedef struct {
+    const float *x;             /* [n_tokens][n_cols] */
+    const float *weight, *bias; /* [n_cols] */
+    float       *out;           /* [n_tokens][n_cols] */
+    float        epsilon;
+    uint32_t     n_tokens, n_cols;
+} kern_layernorm_args;
 
 enum { KERN_GEMM_OUTPUTS_MAX = 3 };
 
@@ -245,10 +256,11 @@ typedef struct {
     uint32_t table_start; /* index into block_tables of this sequence's first block */
 } kern_sequence;
 
-/* Causal attention over the paged cache, keys of this step included (kv_write runs first). Grouped-query: head h reads
- * KV head h / (n_heads / n_kv_heads). Online softmax over KV blocks in position order (Milakov and Gimelshein 2018,
- * arXiv 1805.02867; Dao 2022, arXiv 2205.14135): the order of sums depends on positions alone. score = scale * q.k ;
- * softcap > 0: softcap * tanh(score / softcap) ; window > 0: key j visible to position i iff i - j < window */
+/* Causal attention over the paged cache, or `bidirectional`: every row of a sequence sees keys 0 .. position + n_q - 1,
+ * so that its rows must all be in one call. Keys of this step are included (kv_write runs first). Grouped-query: head h
+ * reads KV head h / (n_heads / n_kv_heads). Online softmax over KV blocks in position order (Milakov and Gimelshein
+ * 2018, arXiv 1805.02867; Dao 2022, arXiv 2205.14135): the order of sums depends on positions alone. score = scale *
+ * q.k ; softcap > 0: softcap * tanh(score / softcap) ; window > 0: key j visible to position i iff i - j < window */
 typedef struct {
     const kern_kv_cache *cache;
     uint32_t             layer;
@@ -258,12 +270,14 @@ typedef struct {
     const uint32_t      *block_tables;
     uint32_t             n_sequences, n_tokens, n_heads;
     float                scale, softcap;
-    uint32_t             window;
+    uint32_t             window; /* 0 when bidirectional */
+    bool                 bidirectional;
 } kern_attention_args;
 
-typedef enum { KERN_ACT_SILU, KERN_ACT_GELU_TANH } kern_activation;
+typedef enum { KERN_ACT_SILU, KERN_ACT_GELU_TANH, KERN_ACT_GELU_ERF } kern_activation;
 
-/* out[t][c] = act(gate[t][c]) * up[t][c]  (Shazeer 2020, arXiv 2002.05202); out may be gate. */
+/* out[t][c] = act(gate[t][c]) * up[t][c]  (Shazeer 2020, arXiv 2002.05202), or act(gate[t][c]) where up is NULL; out
+ * may be gate. */
 typedef struct {
     const float    *gate, *up;
     float          *out;
@@ -278,6 +292,18 @@ typedef struct {
     float          *out;  /* [n_rows][n_cols] */
     uint32_t        n_rows, n_cols;
 } kern_gather_args;
+
+/* out[i] = the mean of rows [first, first + n) of x, n >= 1: what stands for a text. Rows are added in order. */
+typedef struct {
+    uint32_t first, n;
+} kern_rows;
+
+typedef struct {
+    const float     *x;    /* [.][n_cols] */
+    const kern_rows *rows; /* [n_outputs] */
+    float           *out;  /* [n_outputs][n_cols] */
+    uint32_t         n_outputs, n_cols;
+} kern_pool_args;
 
 /* x[t][c] = cap * tanh(x[t][c] / cap), in place: logits bent into (-cap, cap). cap > 0. */
 typedef struct {
@@ -347,6 +373,7 @@ typedef struct {
 
 void kern_embed(kern_device *device, const kern_embed_args *args);
 void kern_rmsnorm(kern_device *device, const kern_rmsnorm_args *args);
+void kern_layernorm(kern_device *device, const kern_layernorm_args *args);
 void kern_gemm(kern_device *device, const kern_gemm_args *args);
 void kern_rope(kern_device *device, const kern_rope_args *args);
 void kern_kv_write(kern_device *device, const kern_kv_write_args *args);
@@ -354,6 +381,7 @@ void kern_kv_copy(kern_device *device, const kern_kv_copy_args *args);
 void kern_attention(kern_device *device, const kern_attention_args *args);
 void kern_glu(kern_device *device, const kern_glu_args *args);
 void kern_gather(kern_device *device, const kern_gather_args *args);
+void kern_pool(kern_device *device, const kern_pool_args *args);
 void kern_softcap(kern_device *device, const kern_softcap_args *args);
 void kern_sample(kern_device *device, const kern_sample_args *args);
 

@@ -76,5 +76,23 @@ LANES f32x16 f32x16_tanh(f32x16 x)
     return f32x16_select(f32x16_less(magnitude, f32x16_set(0.625f)), small, large);
 }
 
+enum { KERN_ERFC_TERMS = 5 };
+
+/* x times the normal distribution's share below x, 0.5 x erfc(-x / sqrt(2)) (Hendrycks and Gimpel 2016, arXiv
+ * 1606.08415). erfc within 1.5e-7: Abramowitz and Stegun, 7.1.26. */
+LANES f32x16 f32x16_gelu(f32x16 x)
+{
+    static const float terms[KERN_ERFC_TERMS] = {1.061405429f, -1.453152027f, 1.421413741f, -0.284496736f,
+                                                 0.254829592f};
+    f32x16 zero = f32x16_set(0), one = f32x16_set(1), z = f32x16_mul(f32x16_abs(x), f32x16_set(0.70710678f));
+    f32x16 t = f32x16_div(one, f32x16_fma(f32x16_set(0.3275911f), z, one)), p = f32x16_set(terms[0]);
+    for (int i = 1; i < KERN_ERFC_TERMS; i++) {
+        p = f32x16_fma(p, t, f32x16_set(terms[i]));
+    }
+    f32x16 tail  = f32x16_mul(f32x16_mul(p, t), f32x16_exp(f32x16_sub(zero, f32x16_mul(z, z)))); /* erfc(z) */
+    f32x16 share = f32x16_select(f32x16_less(x, zero), tail, f32x16_sub(f32x16_set(2), tail));
+    return f32x16_mul(f32x16_mul(f32x16_set(0.5f), x), share);
+}
+
 #endif
 #endif

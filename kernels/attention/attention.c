@@ -66,7 +66,8 @@ void ref_attention(kern_device *device, const kern_attention_args *args)
         const kern_sequence *sequence = &args->sequences[s];
         double *scores = ref_scratch(device, (sequence->position + sequence->n_q + head_dim) * sizeof(double));
         for (uint32_t i = 0; i < sequence->n_q * args->n_heads; i++) {
-            uint32_t last = sequence->position + i / args->n_heads, head = i % args->n_heads;
+            uint32_t row  = args->bidirectional ? sequence->n_q - 1 : i / args->n_heads;
+            uint32_t last = sequence->position + row, head = i % args->n_heads;
             uint32_t first = args->window && last + 1 > args->window ? last + 1 - args->window : 0;
             size_t   at    = ((size_t)sequence->q_start * args->n_heads + i) * head_dim;
             view     v     = {args, cache, args->block_tables + sequence->table_start, head / group};

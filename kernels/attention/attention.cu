@@ -30,6 +30,7 @@ struct attention_job {
 struct attention_tile {
     const uint32_t *table;
     uint32_t        row, n_rows, position; /* of the first row */
+    uint32_t        end;                   /* behind the last position that any of its rows sees */
     uint32_t        kv_head, head, n_heads;
     uint32_t        split_first, split_end;
     bool            parallel;
@@ -70,6 +71,7 @@ static __device__ bool find_tile(const attention_job &job, uint32_t index, atten
         tile->row          = s.q_start + skip;
         tile->n_rows       = s.n_q - skip < job.n_tile_rows ? s.n_q - skip : job.n_tile_rows;
         tile->position     = s.position + skip;
+        tile->end          = job.args.bidirectional ? s.position + s.n_q : tile->position + tile->n_rows;
         return true;
     }
     return false;
@@ -78,6 +80,11 @@ static __device__ bool find_tile(const attention_job &job, uint32_t index, atten
 static __device__ uint32_t first_visible(const attention_job &job, uint32_t position)
 {
     return job.args.window > 0 && position >= job.args.window ? position + 1 - job.args.window : 0;
+}
+
+static __device__ uint32_t last_visible(const attention_job &job, const attention_tile &tile, uint32_t row)
+{
+    return job.args.bidirectional ? tile.end - 1 : tile.position + row;
 }
 
 static __device__ bool make_tile(const attention_job &job, attention_tile *tile)
@@ -89,7 +96,7 @@ static __device__ bool make_tile(const attention_job &job, attention_tile *tile)
     tile->head        = tile->kv_head * job.group + skip;
     tile->n_heads     = job.group - skip < job.n_tile_heads ? job.group - skip : job.n_tile_heads;
     tile->split_first = first_visible(job, tile->position) / SPLIT_KEYS;
-    tile->split_end   = (tile->position + tile->n_rows - 1) / SPLIT_KEYS + 1;
+    tile->split_end   = (tile->end - 1) / SPLIT_KEYS + 1;
     tile->parallel    = tile->split_end - tile->split_first <= job.n_row_partials;
     return true;
 }
@@ -152,7 +159,7 @@ template <typename T>
 static __device__ __forceinline__ void load_keys(const attention_job &job, const attention_tile &tile, uint32_t first,
                                                  float *keys, float *values)
 {
-    uint32_t head_dim = job.shape.head_dim, n_fours = head_dim / 4, last = tile.position + tile.n_rows - 1;
+    uint32_t head_dim = job.shape.head_dim, n_fours = head_dim / 4, last = tile.end - 1;
     size_t   plane = (size_t)job.shape.n_kv_heads * KERN_KV_BLOCK_TOKENS * head_dim; /* one layer's keys in one block */
     for (uint32_t i = threadIdx.x; i < KEYS_A_TILE * n_fours; i += THREADS) {
         uint32_t key = i / n_fours, d = i % n_fours * 4, position = first + key;
@@ -209,7 +216,7 @@ static __device__ __forceinline__ void add_keys(const attention_job &job, const 
     {
         uint32_t row, head;
         bool     is_query = query_of(tile, j, &row, &head);
-        uint32_t position = tile.position + row, from = first_visible(job, position);
+        uint32_t position = last_visible(job, tile, row), from = first_visible(job, position);
         begin[j] = from > first ? from - first : 0;
         end[j]   = !is_query || position < first    ? 0
                    : position - first < KEYS_A_TILE ? position - first + 1
@@ -255,7 +262,7 @@ static __device__ void put_split(const attention_job &job, const attention_tile 
         uint32_t row, head, lane = threadIdx.x % WARP_LANES;
         if (!query_of(tile, j, &row, &head))
             continue;
-        uint32_t position = tile.position + row; /* it may see no key of this split that another row of the tile sees */
+        uint32_t position = last_visible(job, tile, row); /* it may see no key of this split that another row sees */
         if (position / SPLIT_KEYS < split || first_visible(job, position) / SPLIT_KEYS > split)
             continue;
         if (!tile.parallel) {
@@ -290,10 +297,9 @@ template <typename T, int DIMS> static __global__ void __launch_bounds__(THREADS
     state_clear(whole);
     uint32_t stride = tile.parallel ? gridDim.z : 1;
     for (uint32_t split = tile.split_first + blockIdx.z; split < tile.split_end; split += stride) {
-        uint32_t begin = split * SPLIT_KEYS, end = tile.position + tile.n_rows,
-                 visible = first_visible(job, tile.position);
-        begin            = visible > begin ? visible / KEYS_A_TILE * KEYS_A_TILE : begin;
-        end              = end < (split + 1) * SPLIT_KEYS ? end : (split + 1) * SPLIT_KEYS;
+        uint32_t begin = split * SPLIT_KEYS, end = tile.end, visible = first_visible(job, tile.position);
+        begin = visible > begin ? visible / KEYS_A_TILE * KEYS_A_TILE : begin;
+        end   = end < (split + 1) * SPLIT_KEYS ? end : (split + 1) * SPLIT_KEYS;
         state_clear(split_state);
         for (uint32_t first = begin; first < end; first += KEYS_A_TILE) {
             __syncthreads(); /* the tile before has been read */
@@ -324,7 +330,7 @@ template <int DIMS> static __global__ void __launch_bounds__(THREADS) merge_spli
         uint32_t row, head, lane = threadIdx.x % WARP_LANES;
         if (!query_of(tile, j, &row, &head))
             continue;
-        uint32_t position = tile.position + row;
+        uint32_t position = last_visible(job, tile, row);
         for (uint32_t split = first_visible(job, position) / SPLIT_KEYS; split <= position / SPLIT_KEYS; split++) {
             const float *from = partial_of(job, tile, row, head, split);
             float        values[DIMS];

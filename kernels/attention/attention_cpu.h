@@ -33,6 +33,13 @@ typedef struct {
 attention_job  attention_job_of(cpu_device *device, const kern_attention_args *args);
 attention_task attention_task_of(const attention_job *job, uint32_t index);
 
+/* One behind the last position that any of the rows up to `token` of a sequence sees. */
+static inline uint32_t attention_end_visible(const kern_attention_args *args, const kern_sequence *sequence,
+                                             uint32_t token)
+{
+    return sequence->position + (args->bidirectional ? sequence->n_q : token + 1);
+}
+
 /* The first position that the row at `position` sees. */
 static inline uint32_t attention_first_visible(const kern_attention_args *args, uint32_t position)
 {

@@ -1,4 +1,4 @@
-/* Causal attention over the paged cache.
+/* Attention over the paged cache.
  *
  * A task is a run of query rows of one sequence times the heads that share a KV head, so a block's keys and values are
  * read once for all of them: 4 n_rows operations for each number read. Decode is bound by the cache's bytes, prefill by
@@ -254,7 +254,7 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
     }
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t token = task->token + i / job->group, head = task->kv_head * job->group + i % job->group;
-        uint32_t last  = task->sequence->position + token;
+        uint32_t last  = attention_end_visible(args, task->sequence, token) - 1;
         uint32_t first = attention_first_visible(args, last);
         if (last >= start && first < start + ATTENTION_SPAN) {
             float *own   = state + (size_t)i * job->row_floats;
@@ -279,7 +279,8 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
 static void attend_task_segment(const attention_job *job, const attention_task *task, uint32_t segment, float *state)
 {
     const uint32_t n_rows    = task->n_tokens * job->group;
-    const uint32_t first_row = task->sequence->position + task->token, end = first_row + task->n_tokens;
+    const uint32_t first_row = task->sequence->position + task->token;
+    const uint32_t end       = attention_end_visible(job->args, task->sequence, task->token + task->n_tokens - 1);
     for (uint32_t i = 0; i < n_rows; i++) {
         memset(state + (size_t)i * job->row_floats, 0, job->row_floats * sizeof(float));
         state[(size_t)i * job->row_floats] = -INFINITY;
@@ -337,7 +338,7 @@ static void attention_task_slice(void *argument, uint32_t slice, uint32_t worker
     const attention_job *job   = argument;
     attention_task       task  = attention_task_of(job, slice);
     float               *state = cpu_worker_scratch(job->device, worker), *later = state + job->state_floats;
-    uint32_t             end = task.sequence->position + task.token + task.n_tokens;
+    uint32_t             end = attention_end_visible(job->args, task.sequence, task.token + task.n_tokens - 1);
     attend_task_segment(job, &task, task.first_segment, state);
     for (uint32_t segment = task.first_segment + 1; segment * ATTENTION_SEGMENT < end; segment++) {
         attend_task_segment(job, &task, segment, later);

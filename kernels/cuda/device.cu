@@ -241,6 +241,7 @@ static const kern_backend backend = {
     cuda_kv_cache_free,
     cuda_embed,
     cuda_rmsnorm,
+    cuda_layernorm,
     cuda_gemm,
     cuda_rope,
     cuda_kv_write,
@@ -248,6 +249,7 @@ static const kern_backend backend = {
     cuda_attention,
     cuda_glu,
     cuda_gather,
+    cuda_pool,
     cuda_softcap,
     cuda_sample,
     {NULL, 0}, /* its packed weights are not in the host's memory */

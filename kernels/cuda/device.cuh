@@ -96,6 +96,7 @@ void cuda_upload(kern_device *device, void *to, const void *host_from, size_t by
 
 void cuda_embed(kern_device *device, const kern_embed_args *args);
 void cuda_rmsnorm(kern_device *device, const kern_rmsnorm_args *args);
+void cuda_layernorm(kern_device *device, const kern_layernorm_args *args);
 void cuda_gemm(kern_device *device, const kern_gemm_args *args);
 void cuda_rope(kern_device *device, const kern_rope_args *args);
 void cuda_kv_write(kern_device *device, const kern_kv_write_args *args);
@@ -103,6 +104,7 @@ void cuda_kv_copy(kern_device *device, const kern_kv_copy_args *args);
 void cuda_attention(kern_device *device, const kern_attention_args *args);
 void cuda_glu(kern_device *device, const kern_glu_args *args);
 void cuda_gather(kern_device *device, const kern_gather_args *args);
+void cuda_pool(kern_device *device, const kern_pool_args *args);
 void cuda_softcap(kern_device *device, const kern_softcap_args *args);
 void cuda_sample(kern_device *device, const kern_sample_args *args);
 

@@ -24,10 +24,16 @@ template <kern_dtype TYPE> static __device__ float packed_element(const packed_w
     return type::has_min ? __fadd_rn(value, to_float(reinterpret_cast<const f16 *>(w.mins)[small])) : value;
 }
 
+static __device__ __forceinline__ void put_element(const kern_embed_args &a, size_t i, float element)
+{
+    float value = __fmul_rn(element, a.scale);
+    a.out[i]    = a.accumulate ? __fadd_rn(a.out[i], value) : value;
+}
+
 template <kern_dtype TYPE> static __global__ void embed_packed(packed_weight w, kern_embed_args a)
 {
     for (uint32_t c = threadIdx.x; c < w.n_cols; c += BLOCK_THREADS)
-        a.out[(size_t)blockIdx.x * w.n_cols + c] = packed_element<TYPE>(w, a.tokens[blockIdx.x], c) * a.scale;
+        put_element(a, (size_t)blockIdx.x * w.n_cols + c, packed_element<TYPE>(w, a.tokens[blockIdx.x], c));
 }
 
 template <typename T>
@@ -35,7 +41,7 @@ static __global__ void embed_float(const T *rows, uint32_t n_cols, uint32_t n_pa
 {
     const T *row = rows + (size_t)a.tokens[blockIdx.x] * n_padded;
     for (uint32_t c = threadIdx.x; c < n_cols; c += BLOCK_THREADS)
-        a.out[(size_t)blockIdx.x * n_cols + c] = to_float(row[c]) * a.scale;
+        put_element(a, (size_t)blockIdx.x * n_cols + c, to_float(row[c]));
 }
 
 template <typename T> static void launch_float(kern_device *device, const kern_embed_args *args)

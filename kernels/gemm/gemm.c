@@ -10,7 +10,7 @@ void ref_gemm(kern_device *device, const kern_gemm_args *args)
         const cpu_weight *weight = (const cpu_weight *)args->outputs[o].weight;
         float            *row    = ref_scratch(device, weight->n_cols * sizeof(float));
         for (uint32_t r = 0; r < weight->n_rows; r++) {
-            cpu_weight_row(weight, r, row);
+            cpu_weight_columns(weight, r, 0, weight->n_cols, row);
             for (uint32_t t = 0; t < args->n_tokens; t++) {
                 const float *x   = args->x + (size_t)t * weight->n_cols;
                 float       *y   = args->outputs[o].y + (size_t)t * weight->n_rows + r;

@@ -241,17 +241,17 @@ kern_weight *cpu_weight_borrow(kern_device *device, const kern_matrix *packed, s
     return (kern_weight *)weight;
 }
 
-void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out)
+void cpu_weight_columns(const cpu_weight *weight, uint32_t row, uint32_t first, uint32_t n, float *out)
 {
     kern_dtype dtype = weight->dtype;
-    assert(row < weight->n_rows);
+    assert(row < weight->n_rows && first % KERN_BLOCK == 0 && n <= weight->n_cols - first);
     if (!kern_dtype_is_quantized(dtype)) {
-        kern_dequantize(dtype, weight->data + weight->group_bytes * row, out, weight->n_cols);
+        kern_dequantize(dtype, weight->data + weight->group_bytes * row + kern_dtype_bytes(dtype, first), out, n);
         return;
     }
-    for (uint32_t c = 0; c < weight->n_cols; c += KERN_BLOCK) {
+    for (uint32_t c = 0; c < n; c += KERN_BLOCK) {
         kern_block_quants quants;
-        packed_place      place = place_of(weight, row, c);
+        packed_place      place = place_of(weight, row, first + c);
         take_block(&kern_formats[dtype], &place, &quants);
         kern_block_values(dtype, &quants, out + c);
     }

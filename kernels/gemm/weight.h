@@ -97,7 +97,8 @@ size_t       cpu_weight_bytes(const kern_weight *weight);
 const void  *cpu_weight_packed(const kern_weight *weight);
 kern_weight *cpu_weight_borrow(kern_device *device, const kern_matrix *packed, size_t bytes, char *why);
 
-/* Dequantises one row, exactly as kern_dequantize would have before packing. */
-void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out);
+/* Dequantises columns [first, first + n) of a row, exactly as kern_dequantize would have before packing. `first`, and
+ * of a quantised weight `n` too, is a multiple of KERN_BLOCK. */
+void cpu_weight_columns(const cpu_weight *weight, uint32_t row, uint32_t first, uint32_t n, float *out);
 
 #endif

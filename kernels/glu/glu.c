@@ -9,10 +9,12 @@ void ref_glu(kern_device *device, const kern_glu_args *args)
         double gate = args->gate[i], activated;
         if (args->activation == KERN_ACT_SILU) {
             activated = gate / (1 + exp(-gate));
+        } else if (args->activation == KERN_ACT_GELU_ERF) {
+            activated = 0.5 * gate * erfc(-gate * sqrt(0.5));
         } else {
             activated =
                 0.5 * gate * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (gate + 0.044715 * gate * gate * gate)));
         }
-        args->out[i] = (float)(activated * args->up[i]);
+        args->out[i] = (float)(args->up ? activated * args->up[i] : activated);
     }
 }

@@ -7,6 +7,8 @@ static __device__ float activate(kern_activation activation, float x)
 {
     if (activation == KERN_ACT_SILU)
         return x / (1.0f + expf(-x));
+    if (activation == KERN_ACT_GELU_ERF)
+        return 0.5f * x * erfcf(-0.70710678118654752440f * x);
     /* Hendrycks and Gimpel 2016, arXiv 1606.08415: the tanh approximation, sqrt(2 / pi) = 0.79788456 */
     return 0.5f * x * (1.0f + tanhf(0.79788456080286535588f * x * (1.0f + 0.044715f * x * x)));
 }
@@ -16,7 +18,7 @@ static __global__ void glu_elements(const float *gate, const float *up, float *o
 {
     for (uint64_t i = (uint64_t)blockIdx.x * BLOCK_THREADS + threadIdx.x; i < n;
          i += (uint64_t)gridDim.x * BLOCK_THREADS)
-        out[i] = activate(activation, gate[i]) * up[i];
+        out[i] = activate(activation, gate[i]) * (up ? up[i] : 1.0f);
 }
 
 void cuda_glu(kern_device *device, const kern_glu_args *args)

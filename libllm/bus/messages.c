@@ -39,6 +39,7 @@ const char *logits_wanted_name(logits_wanted value)
     case LOGITS_WANTED_NONE: return "none";
     case LOGITS_WANTED_LAST: return "last";
     case LOGITS_WANTED_ALL: return "all";
+    case LOGITS_WANTED_POOLED: return "pooled";
     }
     return "unknown";
 }
@@ -49,6 +50,16 @@ const char *prompt_kind_name(prompt_kind value)
     case PROMPT_KIND_CHAT: return "chat";
     case PROMPT_KIND_TEXT: return "text";
     case PROMPT_KIND_TOKENS: return "tokens";
+    }
+    return "unknown";
+}
+
+const char *request_task_name(request_task value)
+{
+    switch (value) {
+    case REQUEST_TASK_GENERATE: return "generate";
+    case REQUEST_TASK_EMBED: return "embed";
+    case REQUEST_TASK_SCORE: return "score";
     }
     return "unknown";
 }
@@ -146,6 +157,7 @@ static const wire_field slot_open_fields[] = {
     {"sampling", 4, WIRE_STRUCT, .offset = offsetof(slot_open, sampling), .of = &sampling_params_wire},
     {"stop_tokens", 5, WIRE_BLOB, .offset = offsetof(slot_open, stop_tokens), .count_offset = offsetof(slot_open, n_stop_tokens), .max_items = 64},
     {"seed", 6, WIRE_U64, .offset = offsetof(slot_open, seed)},
+    {"second_start", 7, WIRE_U32, .offset = offsetof(slot_open, second_start)},
 };
 
 static const wire_struct slot_open_wire = {"slot_open", slot_open_fields, COUNT(slot_open_fields), sizeof(slot_open), &slot_open_defaults};
@@ -159,7 +171,7 @@ static const wire_field step_entry_fields[] = {
     {"drafts", 4, WIRE_BLOB, .offset = offsetof(step_entry, drafts), .count_offset = offsetof(step_entry, n_drafts), .max_items = 16},
     {"block_start", 5, WIRE_U32, .offset = offsetof(step_entry, block_start)},
     {"blocks", 6, WIRE_BLOB, .offset = offsetof(step_entry, blocks), .count_offset = offsetof(step_entry, n_blocks), .max_items = 65536},
-    {"logits", 7, WIRE_ENUM, .offset = offsetof(step_entry, logits), .n_enum = 3},
+    {"logits", 7, WIRE_ENUM, .offset = offsetof(step_entry, logits), .n_enum = 4},
     {"append", 8, WIRE_BLOB, .offset = offsetof(step_entry, append), .count_offset = offsetof(step_entry, n_append), .max_items = 64},
     {"no_sample", 9, WIRE_BOOL, .offset = offsetof(step_entry, no_sample)},
 };
@@ -187,6 +199,7 @@ static const wire_field step_output_fields[] = {
     {"logprobs", 4, WIRE_LIST_STRUCT, .offset = offsetof(step_output, logprobs), .count_offset = offsetof(step_output, n_logprobs), .max_items = 64, .of = &token_logprob_wire},
     {"prompt_logprobs", 5, WIRE_LIST_STRUCT, .offset = offsetof(step_output, prompt_logprobs), .count_offset = offsetof(step_output, n_prompt_logprobs), .max_items = 65536, .of = &token_logprob_wire},
     {"error", 6, WIRE_STR, .offset = offsetof(step_output, error), .max_bytes = 400},
+    {"pooled", 7, WIRE_BLOB, .offset = offsetof(step_output, pooled), .count_offset = offsetof(step_output, n_pooled), .max_items = 131072},
 };
 
 static const wire_struct step_output_wire = {"step_output", step_output_fields, COUNT(step_output_fields), sizeof(step_output), &step_output_defaults};
@@ -313,6 +326,8 @@ static const wire_field text_request_fields[] = {
     {"tenant", 18, WIRE_STR, .offset = offsetof(text_request, tenant), .max_bytes = 64},
     {"add_generation_prompt", 19, WIRE_BOOL, .offset = offsetof(text_request, add_generation_prompt)},
     {"continue_final_message", 20, WIRE_BOOL, .offset = offsetof(text_request, continue_final_message)},
+    {"task", 21, WIRE_ENUM, .offset = offsetof(text_request, task), .n_enum = 3},
+    {"document", 22, WIRE_STR, .offset = offsetof(text_request, document), .max_bytes = 4194304},
 };
 
 static const wire_struct text_request_wire = {"text.request", text_request_fields, COUNT(text_request_fields), sizeof(text_request), &text_request_defaults};
@@ -330,6 +345,7 @@ static const wire_field text_delta_fields[] = {
     {"stop_reason", 8, WIRE_STR, .offset = offsetof(text_delta, stop_reason), .max_bytes = 256},
     {"error", 9, WIRE_STR, .offset = offsetof(text_delta, error), .max_bytes = 400},
     {"prompt", 10, WIRE_BOOL, .offset = offsetof(text_delta, prompt)},
+    {"pooled", 11, WIRE_BLOB, .offset = offsetof(text_delta, pooled), .count_offset = offsetof(text_delta, n_pooled), .max_items = 131072},
 };
 
 static const wire_struct text_delta_wire = {"text.delta", text_delta_fields, COUNT(text_delta_fields), sizeof(text_delta), &text_delta_defaults};
@@ -402,6 +418,8 @@ static const wire_field gen_request_fields[] = {
     {"reply_to", 11, WIRE_STR, .offset = offsetof(gen_request, reply_to), .required = true, .max_bytes = 64},
     {"resume", 12, WIRE_LIST_STRUCT, .offset = offsetof(gen_request, resume), .count_offset = offsetof(gen_request, n_resume), .max_items = 64, .of = &resume_point_wire},
     {"tenant", 13, WIRE_STR, .offset = offsetof(gen_request, tenant), .max_bytes = 64},
+    {"pooled", 14, WIRE_BOOL, .offset = offsetof(gen_request, pooled)},
+    {"second_start", 15, WIRE_U32, .offset = offsetof(gen_request, second_start)},
 };
 
 static const wire_struct gen_request_wire = {"gen.request", gen_request_fields, COUNT(gen_request_fields), sizeof(gen_request), &gen_request_defaults};
@@ -468,6 +486,8 @@ static const wire_field executor_ready_fields[] = {
     {"max_model_len", 8, WIRE_U32, .offset = offsetof(executor_ready, max_model_len), .required = true},
     {"device", 9, WIRE_STR, .offset = offsetof(executor_ready, device), .max_bytes = 128},
     {"n_logit_rows_max", 10, WIRE_U32, .offset = offsetof(executor_ready, n_logit_rows_max), .required = true},
+    {"n_pooled", 11, WIRE_U32, .offset = offsetof(executor_ready, n_pooled)},
+    {"encoder", 12, WIRE_BOOL, .offset = offsetof(executor_ready, encoder)},
 };
 
 static const wire_struct executor_ready_wire = {"executor.ready", executor_ready_fields, COUNT(executor_ready_fields), sizeof(executor_ready), &executor_ready_defaults};
@@ -543,7 +563,7 @@ const message_info message_infos[] = {
     {5, "node.bye", 0xff, 0xff, false, &node_bye_wire},
     {6, "node.refused", 0xff, 0xff, false, &node_refused_wire},
     {16, "text.request", 0x82, 0x6, true, &text_request_wire},
-    {17, "text.delta", 0x42, 0x82, false, &text_delta_wire},
+    {17, "text.delta", 0x4a, 0x82, false, &text_delta_wire},
     {18, "text.refused", 0x4e, 0x82, false, &text_refused_wire},
     {19, "text.cancel", 0x80, 0x2, false, &text_cancel_wire},
     {20, "text.encode", 0x82, 0x6, false, &text_encode_wire},

@@ -33,11 +33,12 @@ typedef enum {
 
 const char *finish_reason_name(finish_reason value);
 
-/* Rows of a step whose logits are sampled or scored. */
+/* Rows of a step whose logits are sampled or scored; or, with no logits, the sequence's pooled output. */
 typedef enum {
     LOGITS_WANTED_NONE = 0,
     LOGITS_WANTED_LAST = 1,
     LOGITS_WANTED_ALL = 2,
+    LOGITS_WANTED_POOLED = 3,
 } logits_wanted;
 
 const char *logits_wanted_name(logits_wanted value);
@@ -50,6 +51,15 @@ typedef enum {
 } prompt_kind;
 
 const char *prompt_kind_name(prompt_kind value);
+
+/* What a text.request asks for - text, an embedding of its prompt, or a score of its prompt and document. */
+typedef enum {
+    REQUEST_TASK_GENERATE = 0,
+    REQUEST_TASK_EMBED = 1,
+    REQUEST_TASK_SCORE = 2,
+} request_task;
+
+const char *request_task_name(request_task value);
 
 /* What a node is. A node has one role; the role decides which messages it may send. */
 typedef enum {
@@ -142,6 +152,7 @@ typedef struct slot_open {
     uint32_t n_stop_tokens;
     const uint32_t *stop_tokens;
     uint64_t seed;  /* the choice's own */
+    uint32_t second_start;  /* place of the first token of type 1; 0: all are of type 0 */
 } slot_open;
 
 extern const slot_open slot_open_defaults;
@@ -156,7 +167,7 @@ typedef struct step_entry {
     uint32_t block_start;  /* index in the sequence's block table of blocks[0] */
     uint32_t n_blocks;
     const uint32_t *blocks;  /* new or replaced entries of the block table */
-    logits_wanted logits;  /* none: a prompt's chunk; last: sample after it; all: score every row */
+    logits_wanted logits;  /* none: a prompt's chunk; last: sample after it; all: score every row; pooled: of the whole sequence, whose rows these are */
     uint32_t n_append;
     const uint32_t *append;  /* tokens to add to the slot's history first; a beam's choice */
     bool no_sample;  /* logits are wanted for scores only: the slot's history does not grow */
@@ -188,6 +199,8 @@ typedef struct step_output {
     uint32_t n_prompt_logprobs;
     const token_logprob *prompt_logprobs;  /* logits all: of the tokens at position+1 .. of the entry's rows */
     span error;  /* this sequence alone failed (no finite logit) */
+    uint32_t n_pooled;
+    const float *pooled;  /* logits pooled: the embedding, of length 1, or the score */
 } step_output;
 
 extern const step_output step_output_defaults;
@@ -339,11 +352,13 @@ typedef struct text_request {
     span tenant;  /* who pays; salts the prefix cache; set by the gateway from the API key */
     bool add_generation_prompt;
     bool continue_final_message;  /* the last message is an answer to go on with */
+    request_task task;  /* embed and score give one text.delta, with `pooled` */
+    span document;  /* task score: the text that the prompt, a query, is scored with */
 } text_request;
 
 extern const text_request text_request_defaults;
 
-/* text.delta, postprocessor, gateway -> gateway, client. Text of one choice, in order. A receiver drops what it has by `index` and asks nothing. */
+/* text.delta, postprocessor, scheduler, gateway -> gateway, client. Text of one choice, in order. A receiver drops what it has by `index` and asks nothing. */
 typedef struct text_delta {
     uint32_t choice;
     uint32_t index;  /* place of the first token that this delta accounts for in the choice's output */
@@ -357,6 +372,8 @@ typedef struct text_delta {
     span stop_reason;  /* the stop string, or the filter rule, that ended the choice */
     span error;  /* finish error: what happened */
     bool prompt;  /* this delta is the echo of the prompt */
+    uint32_t n_pooled;
+    const float *pooled;  /* task embed: the embedding, of length 1; score: the score before any sigmoid. From the scheduler itself */
 } text_delta;
 
 extern const text_delta text_delta_defaults;
@@ -432,6 +449,8 @@ typedef struct gen_request {
     uint32_t n_resume;
     const resume_point *resume;
     span tenant;  /* salts the prefix cache; as the gateway set it */
+    bool pooled;  /* the prompt's pooled output is wanted, and nothing generated: computed in one pass, answered to the gateway by text.delta */
+    uint32_t second_start;  /* place in the prompt where the second text of a pair begins; 0: there is one text */
 } gen_request;
 
 extern const gen_request gen_request_defaults;
@@ -498,6 +517,8 @@ typedef struct executor_ready {
     uint32_t max_model_len;
     span device;
     uint32_t n_logit_rows_max;  /* sampled or scored rows a step */
+    uint32_t n_pooled;  /* numbers of a pooled output; 0: this executor gives none */
+    bool encoder;  /* it generates nothing: pooled outputs alone */
 } executor_ready;
 
 extern const executor_ready executor_ready_defaults;

@@ -113,6 +113,19 @@ static const architecture rows[] = {
      .norm_before = true,
      .theta       = 10000,
      .rms_epsilon = 1e-6f},
+    {.model_type        = "bert",
+     .class_name        = "BertModel",
+     .scoring_class     = "BertForSequenceClassification",
+     .gguf              = "bert",
+     .keys              = HAS_LAYER_NORM | HAS_TYPES,
+     .activation        = KERN_ACT_GELU_ERF,
+     .norm_stream       = true,
+     .encoder           = true,
+     .learned_positions = true,
+     .plain_mlp         = true,
+     .bare_period       = 1,
+     .tied_head         = true,
+     .rms_epsilon       = 1e-12f},
 };
 
 const architecture *architecture_of_gguf(span name)
@@ -151,6 +164,10 @@ void architecture_begin(const architecture *a, model_config *config)
     config->norm_before       = a->norm_before;
     config->norm_after        = a->norm_after;
     config->fused             = a->fused;
+    config->norm_stream       = a->norm_stream;
+    config->encoder           = a->encoder;
+    config->learned_positions = a->learned_positions;
+    config->plain_mlp         = a->plain_mlp;
     config->qk_norm           = a->qk_norm;
     config->embedding_scale   = 1;
     config->residual_scale    = 1;
@@ -158,7 +175,7 @@ void architecture_begin(const architecture *a, model_config *config)
     config->attention_softcap = a->attention_softcap;
     config->logit_softcap     = a->logit_softcap;
     config->head_dim          = a->head_dim;
-    config->n_ropes           = a->keys & HAS_WINDOW_ROPE ? 2 : 1;
+    config->n_ropes           = a->bare_period == 1 ? 0 : a->keys & HAS_WINDOW_ROPE ? 2 : 1;
     config->ropes[0]          = (rope_config){.theta = a->theta, .attention_factor = 1};
     config->ropes[1]          = (rope_config){.theta = a->window_theta, .attention_factor = 1};
 }

@@ -16,17 +16,21 @@ typedef enum {
     HAS_PARTIAL_ROPE  = 1 << 5, /* partial_rotary_factor */
     HAS_BARE_LAYERS   = 1 << 6, /* no_rope_layers */
     HAS_WINDOW_ROPE   = 1 << 7, /* rope_local_base_freq: layers with a window have rotary positions of their own */
+    HAS_LAYER_NORM    = 1 << 8, /* layer_norm_eps in place of rms_norm_eps, in GGUF layer_norm_epsilon */
+    HAS_TYPES         = 1 << 9, /* type_vocab_size */
 } architecture_keys;
 
 /* Numbers are those that hold when no key says otherwise. */
 typedef struct {
     const char     *model_type, *class_name; /* in config.json */
+    const char     *scoring_class;           /* with a label; NULL: not supported */
     const char     *gguf;                    /* general.architecture; NULL: its files say "llama" */
     kern_rope_pairs gguf_pairs;              /* how the rows of q and k stand in GGUF files */
     uint32_t        keys;                    /* of architecture_keys */
     kern_activation activation;
     model_qk_norm   qk_norm;
     bool            norm_before, norm_after, fused; /* see model_config */
+    bool            norm_stream, encoder, learned_positions, plain_mlp;
     bool            tied_head;
     bool            scales_embedding;    /* by sqrt(n_embd) */
     float           norm_offset;         /* safetensors hold the weights of norms less this */

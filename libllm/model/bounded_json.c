@@ -4,7 +4,7 @@
 #include "base/json_shape.h"
 #include "model/mapped_file.h"
 
-json_t *bounded_json_parse(span text, const char *name, error *err)
+static json_t *parse(span text, const char *name, json_type wanted, error *err)
 {
     json_error_t why;
     json_t      *root     = NULL;
@@ -17,12 +17,22 @@ json_t *bounded_json_parse(span text, const char *name, error *err)
     else if (!(root = json_loadb(text.data, text.size, JSON_REJECT_DUPLICATES, &why)))
         error_set(err, ERR_INVALID, "%s: not valid JSON: %s (line %d, column %d)", name, why.text, why.line,
                   why.column);
-    else if (!json_is_object(root)) {
-        error_set(err, ERR_INVALID, "%s: a JSON object was expected", name);
+    else if (json_typeof(root) != wanted) {
+        error_set(err, ERR_INVALID, "%s: a JSON %s was expected", name, wanted == JSON_OBJECT ? "object" : "array");
         json_decref(root);
         root = NULL;
     }
     return root;
+}
+
+json_t *bounded_json_parse(span text, const char *name, error *err)
+{
+    return parse(text, name, JSON_OBJECT, err);
+}
+
+json_t *bounded_json_parse_array(span text, const char *name, error *err)
+{
+    return parse(text, name, JSON_ARRAY, err);
 }
 
 json_t *bounded_json_load(const char *path, error *err)

@@ -3,10 +3,12 @@
  *     x += O attention(rope(Q norm(x)), rope(K norm(x)), V norm(x))          (Vaswani et al. 2017, arXiv 1706.03762;
  *     x += Down (silu(Gate norm(x)) * Up norm(x))                             Touvron et al. 2023, arXiv 2302.13971)
  *
- * on all rows of a ragged batch at once, then the logits of the rows that are wanted. model_config says what a model
- * has beside it: norms of queries and keys and of what is added to x, windows, layers without rope, GELU, scales, soft
- * caps. Where the added parts are multiplied by residual_scale, x stands for the stream divided by it: norms undo that,
- * with an epsilon divided by its square. All memory is taken in forward_new. */
+ * on all rows of a ragged batch at once, then the logits of the rows that are wanted, and the pooled output of
+ * sequences. model_config says what a model has beside it: norms of queries and keys and of what is added to x,
+ * windows, layers without rope, GELU, scales, soft caps. An encoder (Devlin et al. 2018, arXiv 1810.04805) also has
+ * embeddings of positions and token types, no gate, and norms of x itself behind each addition. Where the added parts
+ * are multiplied by residual_scale, x stands for the stream divided by it: norms undo that, with an epsilon divided by
+ * its square. All memory is taken in forward_new. */
 #include "model/model.h"
 
 #include "model/weights.h"
@@ -18,7 +20,7 @@
 
 enum { ALIGN_BYTES = 64 };
 
-/* Device memory of activations; T tokens, R logit rows, all float32. */
+/* Device memory of activations; T tokens, R logit rows, S sequences, all float32. */
 typedef struct {
     float *x;         /* [T][n_embd] the residual stream */
     float *normed;    /* [T][n_embd] */
@@ -27,6 +29,9 @@ typedef struct {
     float *gate, *up; /* [T][n_ff] */
     float *logit_x;   /* [R][n_embd] rows of x whose logits are wanted */
     float *logits;    /* [R][n_vocab] */
+    float *pooled;    /* [S][n_embd] */
+    float *dense;     /* [S][n_embd] what labels are computed from */
+    float *scores;    /* [S][n_labels] */
 } activations;
 
 /* A step's small arrays: packed on the host one behind the other, uploaded in one copy. These are device addresses. */
@@ -34,6 +39,8 @@ typedef struct {
     const uint32_t      *tokens, *slots, *block_tables, *logit_rows;
     const kern_sequence *sequences;
     const float         *cos_sin; /* [n_ropes][T][rope_dim / 2][2] */
+    const uint32_t      *positions, *types;
+    const kern_rows     *pooled;
 } step_arrays;
 
 struct forward {
@@ -59,16 +66,26 @@ static size_t aligned(size_t bytes)
 /* Gives every activation its place; with memory == NULL it only counts. Returns the bytes. */
 static size_t plan(activations *a, char *memory, const model_config *c, const forward_limits *limits)
 {
-    size_t n_tokens = limits->n_tokens_max, n_rows = limits->n_logit_rows_max;
+    size_t n_tokens = limits->n_tokens_max, n_rows = c->encoder ? 0 : limits->n_logit_rows_max;
     size_t n_q = (size_t)c->n_heads * c->head_dim, n_kv = (size_t)c->n_kv_heads * c->head_dim;
+    size_t n_pooled = limits->pooling ? limits->n_sequences_max : 0, n_scored = c->n_labels ? n_pooled : 0;
     const struct {
         float **place;
         size_t  n_floats;
     } parts[] = {
-        {&a->x, n_tokens * c->n_embd},     {&a->normed, n_tokens * c->n_embd}, {&a->q, n_tokens * n_q},
-        {&a->k, n_tokens * n_kv},          {&a->v, n_tokens * n_kv},           {&a->attention, n_tokens * n_q},
-        {&a->gate, n_tokens * c->n_ff},    {&a->up, n_tokens * c->n_ff},       {&a->logit_x, n_rows * c->n_embd},
+        {&a->x, n_tokens * c->n_embd},
+        {&a->normed, n_tokens * c->n_embd},
+        {&a->q, n_tokens * n_q},
+        {&a->k, n_tokens * n_kv},
+        {&a->v, n_tokens * n_kv},
+        {&a->attention, n_tokens * n_q},
+        {&a->gate, n_tokens * c->n_ff},
+        {&a->up, n_tokens * c->n_ff},
+        {&a->logit_x, n_rows * c->n_embd},
         {&a->logits, n_rows * c->n_vocab},
+        {&a->pooled, n_pooled * c->n_embd},
+        {&a->dense, n_scored * c->n_embd},
+        {&a->scores, n_scored * c->n_labels},
     };
     size_t bytes = 0;
     for (size_t i = 0; i < COUNT(parts); i++) {
@@ -85,6 +102,8 @@ static size_t step_bytes(const model_config *c, const forward_limits *limits)
            aligned(limits->n_sequences_max * sizeof(kern_sequence)) +
            aligned(limits->n_table_entries_max * sizeof(uint32_t)) +
            aligned(limits->n_logit_rows_max * sizeof(uint32_t)) +
+           aligned(limits->n_tokens_max * sizeof(uint32_t)) * (c->learned_positions + (c->n_types > 0)) +
+           aligned(limits->n_sequences_max * sizeof(kern_rows)) +
            aligned((size_t)c->n_ropes * limits->n_tokens_max * c->rope_dim * sizeof(float));
 }
 
@@ -100,7 +119,7 @@ static bool reserve_scratch(const model *m, const forward_limits *limits, error 
                 .n_heads       = c->n_heads,
                 .head_dim      = c->head_dim,
                 .n_vocab       = c->n_vocab,
-                .n_sample_rows = limits->n_logit_rows_max,
+                .n_sample_rows = c->encoder ? 0 : limits->n_logit_rows_max,
     };
     char why[KERN_WHY_BYTES] = "";
     return kern_reserve(m->device, &needed, why) ||
@@ -125,7 +144,7 @@ forward *forward_new(const model *m, const forward_limits *limits, error *err)
     f->memory_bytes         = activation_bytes + f->step_bytes_max;
     f->memory               = kern_alloc(m->device, f->memory_bytes);
     f->host_step            = malloc(f->step_bytes_max);
-    f->frequencies          = malloc(c->n_ropes * c->rope_dim / 2 * sizeof(double));
+    f->frequencies          = malloc((c->n_ropes * c->rope_dim / 2 + 1) * sizeof(double));
     f->stream_epsilon       = c->rms_epsilon / (c->residual_scale * c->residual_scale);
     if (!f->memory || !f->host_step || !f->frequencies) {
         error_set(err, ERR_NO_MEMORY,
@@ -195,9 +214,40 @@ static void fill_cos_sin(const forward *f, const uint32_t *positions, uint32_t n
             }
 }
 
+/* A sequence's rows that its pooled output is the mean of. */
+static kern_rows pooled_rows(model_pooling pooling, const kern_sequence *s)
+{
+    switch (pooling) {
+    case MODEL_POOLING_CLS:
+        return (kern_rows){s->q_start, 1};
+    case MODEL_POOLING_LAST:
+        return (kern_rows){s->q_start + s->n_q - 1, 1};
+    default:
+        return (kern_rows){s->q_start, s->n_q};
+    }
+}
+
+static const uint32_t *pack_types(forward *f, size_t *used, const forward_batch *b)
+{
+    const void *on_device;
+    uint32_t   *types = pack(f, used, b->n_tokens * sizeof *types, &on_device);
+    for (uint32_t i = 0; i < b->n_tokens; i++)
+        types[i] = b->types ? b->types[i] : 0;
+    return on_device;
+}
+
+static const kern_rows *pack_pooled(forward *f, size_t *used, const forward_batch *b)
+{
+    const void *on_device;
+    kern_rows  *rows = pack(f, used, b->n_pooled * sizeof *rows, &on_device);
+    for (uint32_t i = 0; i < b->n_pooled; i++)
+        rows[i] = pooled_rows(f->limits.pooling, &b->sequences[b->pooled[i]]);
+    return on_device;
+}
+
 static step_arrays upload_step(forward *f, const forward_batch *b)
 {
-    step_arrays s;
+    step_arrays s         = {0};
     size_t      used      = 0;
     size_t      n_angles  = (size_t)f->m->config.n_ropes * b->n_tokens * f->m->config.rope_dim;
     const void *on_device = NULL;
@@ -209,8 +259,39 @@ static step_arrays upload_step(forward *f, const forward_batch *b)
     s.sequences    = pack_copy(f, &used, b->sequences, b->n_sequences * sizeof *b->sequences);
     s.block_tables = pack_copy(f, &used, b->block_tables, b->n_table_entries * sizeof *b->block_tables);
     s.logit_rows   = pack_copy(f, &used, b->logit_rows, b->n_logit_rows * sizeof *b->logit_rows);
+    if (f->m->config.learned_positions)
+        s.positions = pack_copy(f, &used, b->positions, b->n_tokens * sizeof *b->positions);
+    if (f->m->config.n_types > 0)
+        s.types = pack_types(f, &used, b);
+    s.pooled = pack_pooled(f, &used, b);
     kern_upload(f->m->device, f->device_step, f->host_step, used);
     return s;
+}
+
+/* Tokens, and what stands for positions and types of tokens. */
+static void embed(const forward *f, const forward_batch *b, const step_arrays *s)
+{
+    const model        *m = f->m;
+    const model_config *c = &m->config;
+    float              *x = f->a.x;
+    kern_embed(m->device, &(kern_embed_args){m->embedding, s->tokens, x, c->embedding_scale / c->residual_scale,
+                                             b->n_tokens, false});
+    if (m->position_embedding)
+        kern_embed(m->device, &(kern_embed_args){m->position_embedding, s->positions, x, 1, b->n_tokens, true});
+    if (m->type_embedding)
+        kern_embed(m->device, &(kern_embed_args){m->type_embedding, s->types, x, 1, b->n_tokens, true});
+    if (m->embedding_norm)
+        kern_layernorm(m->device, &(kern_layernorm_args){x, m->embedding_norm, m->embedding_norm_bias, x,
+                                                         c->rms_epsilon, b->n_tokens, c->n_embd});
+}
+
+/* x = norm(x) where the model norms its stream. */
+static void norm_sum(const forward *f, const float *weight, const float *bias, uint32_t n)
+{
+    const model_config *c = &f->m->config;
+    if (weight)
+        kern_layernorm(f->m->device,
+                       &(kern_layernorm_args){f->a.x, weight, bias, f->a.x, c->rms_epsilon, n, c->n_embd});
 }
 
 /* What attention or the MLP reads: the stream, normed where the model has weights for it. */
@@ -269,19 +350,21 @@ static void attend(const forward *f, kern_kv_cache *cache, uint32_t l, const for
     norm_and_rotate(f, a->q, layer->q_norm, l, s, n, c->n_heads);
     norm_and_rotate(f, a->k, layer->k_norm, l, s, n, c->n_kv_heads);
     kern_kv_write(device, &(kern_kv_write_args){cache, l, a->k, a->v, s->slots, n});
-    kern_attention(device, &(kern_attention_args){.cache        = cache,
-                                                  .layer        = l,
-                                                  .q            = a->q,
-                                                  .out          = a->attention,
-                                                  .sequences    = s->sequences,
-                                                  .block_tables = s->block_tables,
-                                                  .n_sequences  = b->n_sequences,
-                                                  .n_tokens     = n,
-                                                  .n_heads      = c->n_heads,
-                                                  .scale        = c->attention_scale,
-                                                  .softcap      = c->attention_softcap,
-                                                  .window       = c->layers[l].window});
+    kern_attention(device, &(kern_attention_args){.cache         = cache,
+                                                  .layer         = l,
+                                                  .q             = a->q,
+                                                  .out           = a->attention,
+                                                  .sequences     = s->sequences,
+                                                  .block_tables  = s->block_tables,
+                                                  .n_sequences   = b->n_sequences,
+                                                  .n_tokens      = n,
+                                                  .n_heads       = c->n_heads,
+                                                  .scale         = c->attention_scale,
+                                                  .softcap       = c->attention_softcap,
+                                                  .window        = c->layers[l].window,
+                                                  .bidirectional = c->encoder});
     add_to_stream(f, a->attention, layer->o, layer->o_bias, layer->attention_post_norm, n);
+    norm_sum(f, layer->attention_stream_norm, layer->attention_stream_norm_bias, n);
 }
 
 static void feed_forward(const forward *f, uint32_t l, uint32_t n)
@@ -292,9 +375,27 @@ static void feed_forward(const forward *f, uint32_t l, uint32_t n)
     kern_device        *device = f->m->device;
 
     const float *normed = norm_stream(f, a->x, layer->ffn_norm, a->normed, n);
-    kern_gemm(device, &(kern_gemm_args){normed, n, 2, false, {{layer->gate, NULL, a->gate}, {layer->up, NULL, a->up}}});
-    kern_glu(device, &(kern_glu_args){a->gate, a->up, a->gate, n, c->n_ff, c->activation});
-    add_to_stream(f, a->gate, layer->down, NULL, layer->ffn_post_norm, n);
+    if (c->plain_mlp)
+        kern_gemm(device, &(kern_gemm_args){normed, n, 1, false, {{layer->up, layer->up_bias, a->gate}}});
+    else
+        kern_gemm(device,
+                  &(kern_gemm_args){normed, n, 2, false, {{layer->gate, NULL, a->gate}, {layer->up, NULL, a->up}}});
+    kern_glu(device, &(kern_glu_args){a->gate, c->plain_mlp ? NULL : a->up, a->gate, n, c->n_ff, c->activation});
+    add_to_stream(f, a->gate, layer->down, layer->down_bias, layer->ffn_post_norm, n);
+    norm_sum(f, layer->ffn_stream_norm, layer->ffn_stream_norm_bias, n);
+}
+
+static void check_pooled(const forward *f, const forward_batch *b)
+{
+    const model_config *c = &f->m->config;
+    assert(b->n_pooled == 0 || (f->limits.pooling != MODEL_POOLING_NONE && b->n_pooled <= b->n_sequences));
+    for (uint32_t i = 0; i < b->n_pooled; i++)
+        assert(b->pooled[i] < b->n_sequences && b->sequences[b->pooled[i]].position == 0 &&
+               b->sequences[b->pooled[i]].n_q > 0);
+    for (uint32_t t = 0; t < b->n_tokens; t++)
+        assert((!c->learned_positions || b->positions[t] < c->n_ctx_train) &&
+               (!b->types || c->n_types == 0 || b->types[t] < c->n_types));
+    assert(!c->encoder || b->n_logit_rows == 0);
 }
 
 /* Kernels read and write where these numbers say: a wrong one must stop here. */
@@ -321,28 +422,56 @@ static void check_batch(const forward *f, const forward_batch *b)
         assert(b->tokens[t] < f->m->config.n_vocab);
     for (uint32_t i = 0; i < b->n_logit_rows; i++)
         assert(b->logit_rows[i] < b->n_tokens);
+    check_pooled(f, b);
+}
+
+/* Logits of the rows that are wanted. */
+static void predict(const forward *f, const step_arrays *s, uint32_t n)
+{
+    const model        *m = f->m;
+    const model_config *c = &m->config;
+    const activations  *a = &f->a;
+    kern_gather(m->device, &(kern_gather_args){a->x, s->logit_rows, a->logit_x, n, c->n_embd});
+    norm_stream(f, a->logit_x, m->output_norm, a->logit_x, n);
+    kern_gemm(m->device, &(kern_gemm_args){a->logit_x, n, 1, false, {{m->head, NULL, a->logits}}});
+    if (c->logit_softcap > 0)
+        kern_softcap(m->device, &(kern_softcap_args){a->logits, c->logit_softcap, n, c->n_vocab});
+}
+
+/* Pooled hidden states, and scores: w tanh(W pooled + B) + b. A soft cap of 1 is tanh. */
+static void pool(const forward *f, const step_arrays *s, uint32_t n_tokens, uint32_t n)
+{
+    const model        *m = f->m;
+    const model_config *c = &m->config;
+    const activations  *a = &f->a;
+    const float        *x = norm_stream(f, a->x, m->output_norm, a->normed, n_tokens);
+    kern_pool(m->device, &(kern_pool_args){x, s->pooled, a->pooled, n, c->n_embd});
+    if (c->n_labels == 0)
+        return;
+    kern_gemm(m->device, &(kern_gemm_args){a->pooled, n, 1, false, {{m->pooler, m->pooler_bias, a->dense}}});
+    kern_softcap(m->device, &(kern_softcap_args){a->dense, 1, n, c->n_embd});
+    kern_gemm(m->device, &(kern_gemm_args){a->dense, n, 1, false, {{m->classifier, m->classifier_bias, a->scores}}});
+}
+
+const float *forward_pooled(const forward *f)
+{
+    return f->m->config.n_labels > 0 ? f->a.scores : f->a.pooled;
 }
 
 float *forward_run(forward *f, kern_kv_cache *cache, const forward_batch *b)
 {
     const model        *m = f->m;
     const model_config *c = &m->config;
-    const activations  *a = &f->a;
     check_batch(f, b);
     step_arrays s = upload_step(f, b);
-    kern_embed(m->device,
-               &(kern_embed_args){m->embedding, s.tokens, a->x, c->embedding_scale / c->residual_scale, b->n_tokens});
+    embed(f, b, &s);
     for (uint32_t l = 0; l < c->n_layers; l++) {
         attend(f, cache, l, b, &s);
         feed_forward(f, l, b->n_tokens);
     }
-    if (b->n_logit_rows > 0) {
-        uint32_t n = b->n_logit_rows;
-        kern_gather(m->device, &(kern_gather_args){a->x, s.logit_rows, a->logit_x, n, c->n_embd});
-        norm_stream(f, a->logit_x, m->output_norm, a->logit_x, n);
-        kern_gemm(m->device, &(kern_gemm_args){a->logit_x, n, 1, false, {{m->head, NULL, a->logits}}});
-        if (c->logit_softcap > 0)
-            kern_softcap(m->device, &(kern_softcap_args){a->logits, c->logit_softcap, n, c->n_vocab});
-    }
-    return a->logits;
+    if (b->n_logit_rows > 0)
+        predict(f, &s, b->n_logit_rows);
+    if (b->n_pooled > 0)
+        pool(f, &s, b->n_tokens, b->n_pooled);
+    return f->a.logits;
 }

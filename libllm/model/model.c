@@ -34,15 +34,16 @@ static bool load_matrices(loading *l, tensor_role role, uint32_t layer, uint32_t
                           uint32_t n_parts)
 {
     kern_matrix source;
-    uint32_t    n_rows        = 0;
-    bool        is_vocabulary = role == TENSOR_EMBEDDING || role == TENSOR_HEAD;
+    uint32_t    n_rows               = 0;
+    bool        is_embedding_or_head = role == TENSOR_EMBEDDING || role == TENSOR_POSITION_EMBEDDING ||
+                                role == TENSOR_TYPE_EMBEDDING || role == TENSOR_HEAD;
     for (uint32_t i = 0; i < n_parts; i++)
         n_rows += parts[i].n_rows;
     if (!model_file_take(l->file, role, layer, n_rows, n_cols, &source, l->err))
         return false;
     for (uint32_t i = 0; i < n_parts; i++) {
         source.n_rows       = parts[i].n_rows;
-        kern_weight *weight = weight_maker_make(l->maker, &source, is_vocabulary, l->err);
+        kern_weight *weight = weight_maker_make(l->maker, &source, is_embedding_or_head, l->err);
         if (!weight)
             return error_wrap(l->err, "%s: tensor %s (%s)", model_file_path(l->file),
                               model_file_name(l->file, role, layer), kern_dtype_name(source.dtype));
@@ -99,6 +100,13 @@ static bool load_norms(loading *l, uint32_t i)
     bool                whole = c->qk_norm == MODEL_QK_NORM_WHOLE;
     tensor_role         ffn   = c->norm_after ? TENSOR_FFN_NORM_OF_TWO : TENSOR_FFN_NORM;
     uint32_t            n_q = c->head_dim * (whole ? c->n_heads : 1), n_k = c->head_dim * (whole ? c->n_kv_heads : 1);
+    const tensor_role   stream[]  = {TENSOR_ATTENTION_STREAM_NORM, TENSOR_ATTENTION_STREAM_NORM_BIAS,
+                                     TENSOR_FFN_STREAM_NORM, TENSOR_FFN_STREAM_NORM_BIAS};
+    const float       **vectors[] = {&layer->attention_stream_norm, &layer->attention_stream_norm_bias,
+                                     &layer->ffn_stream_norm, &layer->ffn_stream_norm_bias};
+    for (size_t k = 0; c->norm_stream && k < COUNT(stream); k++)
+        if (!load_vector(l, stream[k], i, c->n_embd, vectors[k]))
+            return false;
     return (!c->norm_before || (load_norm(l, TENSOR_ATTENTION_NORM, i, c->n_embd, 1, &layer->attention_norm) &&
                                 load_norm(l, ffn, i, c->n_embd, 1, &layer->ffn_norm))) &&
            (!c->norm_after || (load_norm(l, TENSOR_ATTENTION_POST_NORM, i, c->n_embd, 1, &layer->attention_post_norm) &&
@@ -125,9 +133,11 @@ static bool load_layer(loading *l, uint32_t i)
            load_bias(l, TENSOR_V_BIAS, i, n_kv, &layer->v_bias) &&
            load_bias(l, TENSOR_O_BIAS, i, c->n_embd, &layer->o_bias) &&
            (c->fused ? load_matrices(l, TENSOR_GATE_UP, i, c->n_embd, gate_up, 2)
-                     : load_matrices(l, TENSOR_GATE, i, c->n_embd, &gate_up[0], 1) &&
+                     : (c->plain_mlp || load_matrices(l, TENSOR_GATE, i, c->n_embd, &gate_up[0], 1)) &&
                            load_matrices(l, TENSOR_UP, i, c->n_embd, &gate_up[1], 1)) &&
-           load_matrix(l, TENSOR_DOWN, i, c->n_embd, c->n_ff, &layer->down);
+           load_matrix(l, TENSOR_DOWN, i, c->n_embd, c->n_ff, &layer->down) &&
+           (!c->plain_mlp || (load_bias(l, TENSOR_UP_BIAS, i, c->n_ff, &layer->up_bias) &&
+                              load_bias(l, TENSOR_DOWN_BIAS, i, c->n_embd, &layer->down_bias)));
 }
 
 /* Room for every norm and every bias, whether or not the file has it: they are small. */
@@ -135,12 +145,40 @@ static bool take_vectors(loading *l)
 {
     const model_config *c        = &l->m->config;
     size_t              n_biases = (size_t)c->head_dim * (c->n_heads + 2 * (size_t)c->n_kv_heads) + c->n_embd;
-    size_t              n_norms  = 4 * (size_t)c->n_embd + (size_t)c->head_dim * (c->n_heads + c->n_kv_heads);
-    l->n_vector_floats_max       = c->n_layers * (n_norms + n_biases) + c->n_embd;
+    size_t              n_of_mlp = (size_t)c->n_ff + c->n_embd;
+    size_t              n_once   = 4 * (size_t)c->n_embd + c->n_labels;
+    size_t              n_norms  = 8 * (size_t)c->n_embd + (size_t)c->head_dim * (c->n_heads + c->n_kv_heads);
+    l->n_vector_floats_max       = c->n_layers * (n_norms + n_biases + n_of_mlp) + n_once;
     l->host_vectors              = malloc(l->n_vector_floats_max * sizeof(float));
     l->m->vectors                = kern_alloc(l->m->device, l->n_vector_floats_max * sizeof(float));
     return (l->host_vectors && l->m->vectors) ||
            error_set(l->err, ERR_NO_MEMORY, "%s: no memory for norms and biases", model_file_path(l->file));
+}
+
+/* What stands before the layers and behind them in an encoder. */
+static bool load_encoder(loading *l)
+{
+    model              *m = l->m;
+    const model_config *c = &m->config;
+    return (!c->learned_positions ||
+            load_matrix(l, TENSOR_POSITION_EMBEDDING, 0, c->n_ctx_train, c->n_embd, &m->position_embedding)) &&
+           (c->n_types == 0 || load_matrix(l, TENSOR_TYPE_EMBEDDING, 0, c->n_types, c->n_embd, &m->type_embedding)) &&
+           load_vector(l, TENSOR_EMBEDDING_NORM, 0, c->n_embd, &m->embedding_norm) &&
+           load_vector(l, TENSOR_EMBEDDING_NORM_BIAS, 0, c->n_embd, &m->embedding_norm_bias) &&
+           (c->n_labels == 0 || (load_matrix(l, TENSOR_POOLER, 0, c->n_embd, c->n_embd, &m->pooler) &&
+                                 load_vector(l, TENSOR_POOLER_BIAS, 0, c->n_embd, &m->pooler_bias) &&
+                                 load_matrix(l, TENSOR_CLASSIFIER, 0, c->n_labels, c->n_embd, &m->classifier) &&
+                                 load_vector(l, TENSOR_CLASSIFIER_BIAS, 0, c->n_labels, &m->classifier_bias)));
+}
+
+static bool load_head(loading *l)
+{
+    model              *m = l->m;
+    const model_config *c = &m->config;
+    if (!load_norm(l, TENSOR_OUTPUT_NORM, 0, c->n_embd, c->logit_scale, &m->output_norm))
+        return false;
+    m->head = m->embedding;
+    return c->tied_head || load_matrix(l, TENSOR_HEAD, 0, c->n_vocab, c->n_embd, &m->head);
 }
 
 static bool load_all(loading *l)
@@ -155,10 +193,7 @@ static bool load_all(loading *l)
     for (uint32_t i = 0; i < c->n_layers; i++)
         if (!load_layer(l, i))
             return false;
-    if (!load_norm(l, TENSOR_OUTPUT_NORM, 0, c->n_embd, c->logit_scale, &m->output_norm))
-        return false;
-    m->head = m->embedding;
-    if (!c->tied_head && !load_matrix(l, TENSOR_HEAD, 0, c->n_vocab, c->n_embd, &m->head))
+    if (!(c->encoder ? load_encoder(l) : load_head(l)))
         return false;
     kern_upload(m->device, m->vectors, l->host_vectors, l->n_vector_floats * sizeof(float));
     return model_file_check_all_taken(l->file, l->err);
@@ -179,8 +214,7 @@ static void free_layer(kern_device *device, model_layer *layer)
 {
     kern_weight **weights[] = {&layer->q, &layer->k, &layer->v, &layer->o, &layer->gate, &layer->up, &layer->down};
     for (size_t i = 0; i < COUNT(weights); i++)
-        if (*weights[i])
-            kern_weight_free(device, weights[i]);
+        kern_weight_free(device, weights[i]);
 }
 
 /* Undoes load_all, also a part of it. */
@@ -190,9 +224,10 @@ static void unload(model *m)
         free_layer(m->device, &m->layers[i]);
     if (m->head && m->head != m->embedding)
         kern_weight_free(m->device, &m->head);
-    m->head = NULL;
-    if (m->embedding)
-        kern_weight_free(m->device, &m->embedding);
+    m->head                 = NULL;
+    kern_weight **weights[] = {&m->embedding, &m->position_embedding, &m->type_embedding, &m->pooler, &m->classifier};
+    for (size_t i = 0; i < COUNT(weights); i++)
+        kern_weight_free(m->device, weights[i]);
     if (m->vectors)
         kern_free(m->device, m->vectors);
     m->vectors = NULL;
@@ -328,6 +363,11 @@ const model_config *model_get_config(const model *m)
 uint64_t model_fingerprint(const model *m)
 {
     return m->fingerprint;
+}
+
+uint32_t model_n_pooled(const model *m)
+{
+    return m->config.n_labels > 0 ? m->config.n_labels : m->config.n_embd;
 }
 
 kern_kv_shape model_kv_shape(const model *m, uint32_t n_blocks, kern_dtype dtype)

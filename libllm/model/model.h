@@ -1,4 +1,4 @@
-/* A loaded language model and its forward pass, written once over kernels.h.
+/* A loaded model, one that generates or an encoder, and its forward pass, written once over kernels.h.
  *
  * model = config + tokenizer-independent weights, packed for one device; immutable. A step runs a ragged batch: rows of
  * tokens that belong to several sequences, each at its own positions, over one paged KV cache. The caller owns block
@@ -25,6 +25,9 @@ typedef struct {
 /* RMSNorm of queries and keys before their rotation: none, of each head, or of all heads as one row. */
 typedef enum { MODEL_QK_NORM_NONE, MODEL_QK_NORM_HEADS, MODEL_QK_NORM_WHOLE } model_qk_norm;
 
+/* Which of a text's last hidden states stand for the text: none, the mean of all, the first, the last. */
+typedef enum { MODEL_POOLING_NONE, MODEL_POOLING_MEAN, MODEL_POOLING_CLS, MODEL_POOLING_LAST } model_pooling;
+
 /* What the file says about the network. Names follow Hugging Face's config.json. */
 typedef struct {
     char               architecture[32]; /* "llama" */
@@ -32,19 +35,26 @@ typedef struct {
     uint32_t           n_layers, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_vocab;
     uint32_t           n_ctx_train; /* positions the model was trained for */
     uint32_t           rope_dim, n_ropes;
+    uint32_t           n_types;  /* of tokens, each with an embedding; 0: tokens have none */
+    uint32_t           n_labels; /* scores of a pair of texts, computed from its pooled output; 0: none */
     kern_rope_pairs    rope_pairs;
     kern_activation    activation;
     model_qk_norm      qk_norm;
+    model_pooling      pooling; /* what the files say */
     float              rms_epsilon;
     float              norm_offset;                      /* what the file's weights of norms lack */
     float              attention_scale;                  /* of q.k */
     float              attention_softcap, logit_softcap; /* 0: none */
     float              embedding_scale, logit_scale;
-    float              residual_scale; /* of what attention and MLP add */
-    bool               norm_before;    /* attention and MLP read a normed stream */
-    bool               norm_after;     /* what they add to it is normed */
-    bool               fused;          /* the file holds q, k, v as one tensor, and gate, up */
-    bool               tied_head;      /* the output head is the embedding */
+    float              residual_scale;    /* of what attention and MLP add */
+    bool               norm_before;       /* attention and MLP read a normed stream */
+    bool               norm_after;        /* what they add to it is normed */
+    bool               norm_stream;       /* the stream is normed behind each of them, by LayerNorm */
+    bool               encoder;           /* attention sees a whole text, which must be in one step; there is no head */
+    bool               learned_positions; /* each position has an embedding */
+    bool               plain_mlp;         /* down(act(up(x))), without a gate */
+    bool               fused;             /* the file holds q, k, v as one tensor, and gate, up */
+    bool               tied_head;         /* the output head is the embedding */
     uint64_t           n_parameters, weight_bytes;
     rope_config        ropes[MODEL_ROPES_MAX];   /* [n_ropes] */
     model_layer_config layers[MODEL_LAYERS_MAX]; /* [n_layers] */
@@ -73,14 +83,18 @@ const model_config *model_get_config(const model *m);
  * and however they are packed there; another when they were quantised. See fingerprint.h. */
 uint64_t model_fingerprint(const model *m);
 
+/* Numbers of one pooled output: n_labels, or n_embd where there are none. */
+uint32_t model_n_pooled(const model *m);
+
 /* The KV cache's shape for `n_blocks` blocks of this model. */
 kern_kv_shape model_kv_shape(const model *m, uint32_t n_blocks, kern_dtype dtype);
 
 /* Sizes of a step, fixed at start-up; all activation memory is taken here. */
 typedef struct {
-    uint32_t n_tokens_max, n_sequences_max, n_logit_rows_max;
-    uint32_t n_table_entries_max; /* block table entries of all sequences of a step */
-    uint32_t n_positions_max;     /* of the longest sequence, for rope_frequencies; 0: n_ctx_train */
+    uint32_t      n_tokens_max, n_sequences_max, n_logit_rows_max;
+    uint32_t      n_table_entries_max; /* block table entries of all sequences of a step */
+    uint32_t      n_positions_max;     /* of the longest sequence, for rope_frequencies; 0: n_ctx_train */
+    model_pooling pooling;             /* of sequences whose pooled output is wanted; NONE: of no sequence */
 } forward_limits;
 
 typedef struct forward forward;
@@ -98,11 +112,19 @@ typedef struct {
     const uint32_t      *block_tables;
     const uint32_t      *logit_rows; /* [n_logit_rows] rows whose logits are wanted */
     uint32_t             n_tokens, n_sequences, n_table_entries, n_logit_rows;
+    const uint32_t      *types;  /* [n_tokens] of models that have them; NULL: all 0 */
+    const uint32_t      *pooled; /* [n_pooled] indices of sequences, all of whose positions are in this step */
+    uint32_t             n_pooled;
 } forward_batch;
 
 /* Runs the batch. Returns device memory [n_logit_rows][n_vocab], valid until the next run; the caller may overwrite it
  * (kern_sample does). Asserts the limits, and that sequences, positions, tokens and rows agree with each other; slots
  * and block numbers are the caller's. At least one token and one sequence. */
 float *forward_run(forward *f, kern_kv_cache *cache, const forward_batch *batch);
+
+/* What the last run pooled: device memory [n_pooled][model_n_pooled], valid until the next run. The pooled hidden state
+ * as it is, not normalised; of a model with labels their scores (Devlin et al. 2018, arXiv 1810.04805; Reimers and
+ * Gurevych 2019, arXiv 1908.10084). */
+const float *forward_pooled(const forward *f);
 
 #endif

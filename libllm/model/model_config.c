@@ -23,6 +23,8 @@ static bool check_sizes(const model_config *c, const char *path, error *err)
         {"the size of the vocabulary", c->n_vocab, 1, 1 << 22},
         {"the context length", c->n_ctx_train, 1, 1 << 27},
         {"the number of rotated dimensions", c->rope_dim, 2, c->head_dim},
+        {"the number of token types", c->n_types, 0, 1 << 16},
+        {"the number of labels", c->n_labels, 0, 1},
     };
     for (size_t i = 0; i < COUNT(sizes); i++)
         if (sizes[i].value < sizes[i].min || sizes[i].value > sizes[i].max)
@@ -80,7 +82,7 @@ static bool check_rope(const model_config *c, const rope_config *r, const char *
 static bool check_numbers(const model_config *c, const char *path, error *err)
 {
     if (!(c->rms_epsilon > 0 && c->rms_epsilon < 1))
-        return error_set(err, ERR_INVALID, "%s: the epsilon of RMSNorm is %g; a number between 0 and 1 was expected",
+        return error_set(err, ERR_INVALID, "%s: the epsilon of norms is %g; a number between 0 and 1 was expected",
                          path, (double)c->rms_epsilon);
     const struct {
         const char *name;
@@ -101,7 +103,7 @@ static bool check_numbers(const model_config *c, const char *path, error *err)
 static void count_parameters(model_config *c)
 {
     uint64_t attention = 2ull * c->n_embd * c->head_dim * c->n_heads + 2ull * c->n_embd * c->head_dim * c->n_kv_heads;
-    uint64_t layer     = attention + 3ull * c->n_embd * c->n_ff + 2ull * c->n_embd;
+    uint64_t layer     = attention + (c->plain_mlp ? 2ull : 3ull) * c->n_embd * c->n_ff + 2ull * c->n_embd;
     c->n_parameters    = c->n_layers * layer + c->n_embd + (c->tied_head ? 1ull : 2ull) * c->n_vocab * c->n_embd;
 }
 
@@ -117,6 +119,8 @@ bool model_config_finish(model_config *c, const char *path, error *err)
     for (uint32_t i = 0; i < c->n_ropes; i++)
         if (!check_rope(c, &c->ropes[i], path, err))
             return false;
+    if (c->encoder && c->pooling == MODEL_POOLING_NONE)
+        c->pooling = c->n_labels > 0 ? MODEL_POOLING_CLS : MODEL_POOLING_MEAN;
     count_parameters(c);
     return check_numbers(c, path, err);
 }

@@ -14,6 +14,14 @@ bool model_config_from_gguf(model_config *config, const gguf *file, error *err) 
 /* The text of Hugging Face's config.json. `path` stands in messages. */
 bool model_config_from_json(model_config *config, span json, const char *path, error *err) MUST_CHECK;
 
+/* The text of 1_Pooling/config.json beside it, as sentence-transformers writes it: the pooling of a config that was
+ * read already. */
+bool model_config_pooling_from_json(model_config *config, span json, const char *path, error *err) MUST_CHECK;
+
+/* The text of modules.json, the steps of a model of sentence-transformers: what is more than the network, pooling and
+ * a length of 1 is refused by name. */
+bool model_config_check_modules(span json, const char *path, error *err) MUST_CHECK;
+
 /* ---- what the two readers share ---- */
 
 /* Checks what was read and derives the rest. */

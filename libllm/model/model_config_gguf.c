@@ -101,6 +101,9 @@ static bool is_known_key(const reader *r, span key)
         {"attention.key_length", 0},
         {"attention.value_length", 0},
         {"attention.layer_norm_rms_epsilon", 0},
+        {"attention.layer_norm_epsilon", HAS_LAYER_NORM},
+        {"attention.causal", HAS_LAYER_NORM},
+        {"pooling_type", 0},
         {"attention.sliding_window", HAS_WINDOW},
         {"attention.sliding_window_pattern", HAS_WINDOW},
         {"attention.scale", HAS_MULTIPLIERS},
@@ -174,13 +177,14 @@ static bool read_sizes(const reader *r, model_config *c)
         !require_u32(r, "attention.head_count", &c->n_heads) || !require_u32(r, "feed_forward_length", &c->n_ff) ||
         !require_u32(r, "context_length", &c->n_ctx_train) || !read_vocab(r, c))
         return false;
-    if (!has(r, "attention.layer_norm_rms_epsilon"))
-        return missing(r, "attention.layer_norm_rms_epsilon");
+    const char *epsilon =
+        r->architecture->keys & HAS_LAYER_NORM ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon";
+    if (!has(r, epsilon))
+        return missing(r, epsilon);
     c->n_kv_heads = c->n_heads;
     c->head_dim   = 0; /* the format's own default, not the architecture's */
-    if (!get_f32(r, "attention.layer_norm_rms_epsilon", &c->rms_epsilon) ||
-        !get_u32(r, "attention.head_count_kv", &c->n_kv_heads) || !get_u32(r, "attention.key_length", &c->head_dim) ||
-        !model_config_divide_heads(c, r->path, r->err))
+    if (!get_f32(r, epsilon, &c->rms_epsilon) || !get_u32(r, "attention.head_count_kv", &c->n_kv_heads) ||
+        !get_u32(r, "attention.key_length", &c->head_dim) || !model_config_divide_heads(c, r->path, r->err))
         return false;
     uint32_t value_length = c->head_dim;
     c->rope_dim           = c->head_dim;
@@ -190,6 +194,39 @@ static bool read_sizes(const reader *r, model_config *c)
                                                     "%s: keys of length %" PRIu32 " with values of length %" PRIu32
                                                     " are not supported; they must be equal",
                                                     r->path, c->head_dim, value_length);
+}
+
+/* As llama.cpp numbers them: none, mean, cls, last, rank. */
+static bool read_pooling(const reader *r, model_config *c)
+{
+    static const model_pooling kinds[] = {MODEL_POOLING_NONE, MODEL_POOLING_MEAN, MODEL_POOLING_CLS,
+                                          MODEL_POOLING_LAST};
+    uint32_t                   kind    = 0;
+    if (!get_u32(r, "pooling_type", &kind))
+        return false;
+    if (kind >= COUNT(kinds))
+        return error_set(r->err, ERR_UNSUPPORTED,
+                         "%s: %spooling_type = %" PRIu32 " is not supported; supported are 1 (mean), 2 (cls), 3 (last)",
+                         r->path, r->prefix, kind);
+    c->pooling = kinds[kind];
+    return true;
+}
+
+static bool read_encoder(const reader *r, model_config *c)
+{
+    static const char  types_key[] = "tokenizer.ggml.token_type_count";
+    const gguf_tensor *types       = gguf_find_tensor(r->file, "token_types.weight");
+    bool               causal      = false;
+    char               key[KEY_BYTES];
+    if (!c->encoder)
+        return true;
+    key_of(r, "attention.causal", key);
+    if (gguf_has(r->file, key) && !gguf_get_bool(r->file, key, &causal, r->err))
+        return false;
+    if (causal)
+        return error_set(r->err, ERR_UNSUPPORTED, "%s: key %s = true is not supported", r->path, key);
+    c->n_types = types ? (uint32_t)types->dims[1] : 0;
+    return !gguf_has(r->file, types_key) || gguf_get_u32(r->file, types_key, &c->n_types, r->err);
 }
 
 static bool read_scales(const reader *r, model_config *c)
@@ -313,11 +350,11 @@ bool model_config_from_gguf(model_config *config, const gguf *file, error *err)
         return false;
     architecture_begin(r.architecture, config);
     config->rope_pairs = r.architecture->gguf_pairs;
-    config->tied_head  = !gguf_find_tensor(file, "output.weight");
+    config->tied_head  = config->encoder || !gguf_find_tensor(file, "output.weight");
     span name          = last_part(r.path);
     if (gguf_has(file, "general.name") && !gguf_get_string(file, "general.name", &name, err))
         return false;
     model_config_set_name(config, name);
-    return read_sizes(&r, config) && read_scales(&r, config) && read_layers(&r, config) && read_rope(&r, config) &&
-           model_config_finish(config, r.path, err);
+    return read_sizes(&r, config) && read_pooling(&r, config) && read_encoder(&r, config) && read_scales(&r, config) &&
+           read_layers(&r, config) && read_rope(&r, config) && model_config_finish(config, r.path, err);
 }

@@ -12,6 +12,7 @@ typedef struct {
     const json_t       *root;
     const char         *path;
     const architecture *architecture;
+    bool                scores; /* its class has labels */
     error              *err;
 } reader;
 
@@ -85,7 +86,9 @@ static bool find_architecture(reader *r)
     const char *name = json_string_value(json_array_get(class, 0));
     if (class && (json_array_size(class) != 1 || !name))
         return must_be(r, "architectures", "an array of one name");
-    if (name && strcmp(name, r->architecture->class_name) != 0)
+    const char *scoring = r->architecture->scoring_class;
+    r->scores           = name && scoring && strcmp(name, scoring) == 0;
+    if (name && !r->scores && strcmp(name, r->architecture->class_name) != 0)
         return error_set(r->err, ERR_UNSUPPORTED, "%s: the architecture \"%.*s\" is not supported; supported is %s",
                          r->path, SPAN_ARG(model_config_shown(span_of(name))), r->architecture->class_name);
     return true;
@@ -115,7 +118,8 @@ static bool check_keys(const reader *r)
         {"rope_local_base_freq", HAS_WINDOW_ROPE},
         {"no_rope_layers", HAS_BARE_LAYERS},
     };
-    static const char *const switches[] = {"mlp_bias", "use_bidirectional_attention"};
+    static const char *const switches[] = {"mlp_bias", "use_bidirectional_attention", "is_decoder",
+                                           "add_cross_attention"};
     for (size_t i = 0; i < COUNT(limited); i++)
         if (find(r->root, limited[i].name) && !has_keys(r, limited[i].keys))
             return refuse_key(r, limited[i].name);
@@ -137,13 +141,20 @@ static bool read_activation(const reader *r, model_config *c)
         return true;
     if (!json_is_string(found))
         return must_be(r, key, "a string");
+    static const struct {
+        const char     *name;
+        kern_activation activation;
+    } known[] = {{"silu", KERN_ACT_SILU}, {"gelu_pytorch_tanh", KERN_ACT_GELU_TANH}, {"gelu", KERN_ACT_GELU_ERF}};
     const char *name = json_string_value(found);
-    if (strcmp(name, "silu") != 0 && strcmp(name, "gelu_pytorch_tanh") != 0)
-        return error_set(r->err, ERR_UNSUPPORTED,
-                         "%s: the activation \"%.*s\" is not supported; supported are silu, gelu_pytorch_tanh", r->path,
-                         SPAN_ARG(model_config_shown(span_of(name))));
-    c->activation = strcmp(name, "silu") == 0 ? KERN_ACT_SILU : KERN_ACT_GELU_TANH;
-    return true;
+    for (size_t i = 0; i < COUNT(known); i++) {
+        if (strcmp(name, known[i].name) == 0) {
+            c->activation = known[i].activation;
+            return true;
+        }
+    }
+    return error_set(r->err, ERR_UNSUPPORTED,
+                     "%s: the activation \"%.*s\" is not supported; supported are silu, gelu_pytorch_tanh, gelu",
+                     r->path, SPAN_ARG(model_config_shown(span_of(name))));
 }
 
 /* ---- sizes and scales ------------------------------------------------------------------------------------------ */
@@ -159,7 +170,29 @@ static bool read_sizes(const reader *r, model_config *c)
     c->tied_head   = r->architecture->tied_head;
     return get_u32(r, r->root, "num_key_value_heads", &c->n_kv_heads) &&
            get_u32(r, r->root, "head_dim", &c->head_dim) && model_config_divide_heads(c, r->path, r->err) &&
-           get_f32(r, r->root, "rms_norm_eps", &c->rms_epsilon) && get_bool(r, "tie_word_embeddings", &c->tied_head);
+           get_f32(r, r->root, has_keys(r, HAS_LAYER_NORM) ? "layer_norm_eps" : "rms_norm_eps", &c->rms_epsilon) &&
+           (c->encoder || get_bool(r, "tie_word_embeddings", &c->tied_head));
+}
+
+/* Types of tokens, positions and labels of an encoder. transformers has two labels where nobody says how many. */
+static bool read_encoder(const reader *r, model_config *c)
+{
+    const json_t *positions = find(r->root, "position_embedding_type"), *labels = find(r->root, "id2label");
+    if (!c->encoder)
+        return true;
+    if (positions && !(json_is_string(positions) && strcmp(json_string_value(positions), "absolute") == 0))
+        return error_set(r->err, ERR_UNSUPPORTED,
+                         "%s: \"position_embedding_type\" of another kind than absolute is not supported", r->path);
+    c->n_types = 2;
+    if (!get_u32(r, r->root, "type_vocab_size", &c->n_types))
+        return false;
+    if (!r->scores)
+        return true;
+    c->n_labels = labels ? (uint32_t)json_object_size(labels) : 2;
+    return c->n_labels == 1 ||
+           error_set(r->err, ERR_UNSUPPORTED,
+                     "%s: a classifier of %" PRIu32 " labels is not supported; supported is one label, a score",
+                     r->path, c->n_labels);
 }
 
 /* A soft cap that is null is none, one that is absent is the architecture's. The window is read likewise. */
@@ -386,9 +419,78 @@ bool model_config_from_json(model_config *config, span json, const char *path, e
         architecture_begin(r.architecture, config);
         config->rope_pairs = KERN_ROPE_HALVES;
         model_config_set_name(config, folder_name(path));
-        ok = read_activation(&r, config) && read_sizes(&r, config) && read_scales(&r, config) &&
-             read_layers(&r, config) && read_rope(&r, config) && model_config_finish(config, path, err);
+        ok = read_activation(&r, config) && read_sizes(&r, config) && read_encoder(&r, config) &&
+             read_scales(&r, config) && read_layers(&r, config) && read_rope(&r, config) &&
+             model_config_finish(config, path, err);
     }
     json_decref(root);
+    return ok;
+}
+
+/* ---- pooling ---------------------------------------------------------------------------------------------------- */
+
+/* Names of modes: of a switch each, or the value of "pooling_mode" in newer files. */
+static const struct {
+    const char   *key, *name;
+    model_pooling pooling; /* NONE: not supported */
+} pooling_modes[] = {
+    {"pooling_mode_mean_tokens", "mean", MODEL_POOLING_MEAN},
+    {"pooling_mode_cls_token", "cls", MODEL_POOLING_CLS},
+    {"pooling_mode_lasttoken", "lasttoken", MODEL_POOLING_LAST},
+    {"pooling_mode_max_tokens", "max", MODEL_POOLING_NONE},
+    {"pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", MODEL_POOLING_NONE},
+    {"pooling_mode_weightedmean_tokens", "weightedmean", MODEL_POOLING_NONE},
+};
+
+static bool read_pooling(const reader *r, model_config *c)
+{
+    const json_t *mode    = find(r->root, "pooling_mode");
+    uint32_t      n_found = 0;
+    if (mode && !json_is_string(mode))
+        return must_be(r, "pooling_mode", "the name of one mode");
+    for (size_t i = 0; i < COUNT(pooling_modes); i++) {
+        bool on = mode && strcmp(json_string_value(mode), pooling_modes[i].name) == 0;
+        if (!mode && !get_bool(r, pooling_modes[i].key, &on))
+            return false;
+        if (!on)
+            continue;
+        c->pooling = pooling_modes[i].pooling;
+        n_found++;
+        if (c->pooling == MODEL_POOLING_NONE)
+            return refuse_key(r, pooling_modes[i].key);
+    }
+    return n_found == 1 || error_set(r->err, ERR_UNSUPPORTED,
+                                     "%s: one mode of pooling was expected, one of mean, cls, lasttoken", r->path);
+}
+
+bool model_config_pooling_from_json(model_config *config, span json, const char *path, error *err)
+{
+    json_t *root = bounded_json_parse(json, path, err);
+    if (!root)
+        return false;
+    reader r  = {.root = root, .path = path, .err = err};
+    bool   ok = config->n_labels > 0 || read_pooling(&r, config);
+    json_decref(root);
+    return ok;
+}
+
+bool model_config_check_modules(span json, const char *path, error *err)
+{
+    static const char *const known[] = {"Transformer", "Pooling", "Normalize"};
+    json_t                  *steps   = bounded_json_parse_array(json, path, err), *step;
+    bool                     ok      = steps != NULL;
+    size_t                   i;
+    json_array_foreach(steps, i, step)
+    {
+        const char *type = json_string_value(json_object_get(step, "type")), *dot = type ? strrchr(type, '.') : NULL;
+        bool        is_known = false;
+        for (size_t k = 0; type && k < COUNT(known); k++)
+            is_known = is_known || strcmp(dot ? dot + 1 : type, known[k]) == 0;
+        if (ok && !is_known)
+            ok = error_set(err, ERR_UNSUPPORTED,
+                           "%s: module %zu, \"%.*s\", is not supported; supported are Transformer, Pooling, Normalize",
+                           path, i, SPAN_ARG(model_config_shown(span_of(type ? type : ""))));
+    }
+    json_decref(steps);
     return ok;
 }

@@ -12,47 +12,109 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct model_file {
     char        *path;
     gguf        *gguf; /* one of the two */
     safetensors *safetensors;
     bool        *taken; /* [n_tensors] in the file's order */
-    bool         tied_head;
+    bool         tied_head, encoder, scores;
+    const char  *prefix; /* of a BERT's names */
     char         architecture[32];
     char         name[128];
 };
 
-/* The part after "blk.3." or "model.layers.3." for those of a layer. */
+/* The part after "blk.3.", "model.layers.3." or "encoder.layer.3." for those of a layer. NULL: no such tensor. */
 static const struct {
     const char *gguf, *hugging_face;
 } names[N_TENSOR_ROLES] = {
-    [TENSOR_EMBEDDING]           = {"token_embd.weight", "model.embed_tokens.weight"},
-    [TENSOR_OUTPUT_NORM]         = {"output_norm.weight", "model.norm.weight"},
-    [TENSOR_HEAD]                = {"output.weight", "lm_head.weight"},
-    [TENSOR_ATTENTION_NORM]      = {"attn_norm.weight", "input_layernorm.weight"},
-    [TENSOR_ATTENTION_POST_NORM] = {"post_attention_norm.weight", "post_attention_layernorm.weight"},
-    [TENSOR_Q]                   = {"attn_q.weight", "self_attn.q_proj.weight"},
-    [TENSOR_K]                   = {"attn_k.weight", "self_attn.k_proj.weight"},
-    [TENSOR_V]                   = {"attn_v.weight", "self_attn.v_proj.weight"},
-    [TENSOR_QKV]                 = {"attn_qkv.weight", "self_attn.qkv_proj.weight"},
-    [TENSOR_Q_NORM]              = {"attn_q_norm.weight", "self_attn.q_norm.weight"},
-    [TENSOR_K_NORM]              = {"attn_k_norm.weight", "self_attn.k_norm.weight"},
-    [TENSOR_O]                   = {"attn_output.weight", "self_attn.o_proj.weight"},
-    [TENSOR_FFN_NORM]            = {"ffn_norm.weight", "post_attention_layernorm.weight"},
-    [TENSOR_FFN_NORM_OF_TWO]     = {"ffn_norm.weight", "pre_feedforward_layernorm.weight"},
-    [TENSOR_FFN_POST_NORM]       = {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
-    [TENSOR_GATE_UP]             = {"ffn_up.weight", "mlp.gate_up_proj.weight"},
-    [TENSOR_GATE]                = {"ffn_gate.weight", "mlp.gate_proj.weight"},
-    [TENSOR_UP]                  = {"ffn_up.weight", "mlp.up_proj.weight"},
-    [TENSOR_DOWN]                = {"ffn_down.weight", "mlp.down_proj.weight"},
-    [TENSOR_Q_BIAS]              = {"attn_q.bias", "self_attn.q_proj.bias"},
-    [TENSOR_K_BIAS]              = {"attn_k.bias", "self_attn.k_proj.bias"},
-    [TENSOR_V_BIAS]              = {"attn_v.bias", "self_attn.v_proj.bias"},
-    [TENSOR_O_BIAS]              = {"attn_output.bias", "self_attn.o_proj.bias"},
+    [TENSOR_EMBEDDING]                  = {"token_embd.weight", "model.embed_tokens.weight"},
+    [TENSOR_POSITION_EMBEDDING]         = {"position_embd.weight", NULL},
+    [TENSOR_TYPE_EMBEDDING]             = {"token_types.weight", NULL},
+    [TENSOR_EMBEDDING_NORM]             = {"token_embd_norm.weight", NULL},
+    [TENSOR_EMBEDDING_NORM_BIAS]        = {"token_embd_norm.bias", NULL},
+    [TENSOR_OUTPUT_NORM]                = {"output_norm.weight", "model.norm.weight"},
+    [TENSOR_HEAD]                       = {"output.weight", "lm_head.weight"},
+    [TENSOR_ATTENTION_NORM]             = {"attn_norm.weight", "input_layernorm.weight"},
+    [TENSOR_ATTENTION_POST_NORM]        = {"post_attention_norm.weight", "post_attention_layernorm.weight"},
+    [TENSOR_ATTENTION_STREAM_NORM]      = {"attn_output_norm.weight", NULL},
+    [TENSOR_ATTENTION_STREAM_NORM_BIAS] = {"attn_output_norm.bias", NULL},
+    [TENSOR_Q]                          = {"attn_q.weight", "self_attn.q_proj.weight"},
+    [TENSOR_K]                          = {"attn_k.weight", "self_attn.k_proj.weight"},
+    [TENSOR_V]                          = {"attn_v.weight", "self_attn.v_proj.weight"},
+    [TENSOR_QKV]                        = {"attn_qkv.weight", "self_attn.qkv_proj.weight"},
+    [TENSOR_Q_NORM]                     = {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+    [TENSOR_K_NORM]                     = {"attn_k_norm.weight", "self_attn.k_norm.weight"},
+    [TENSOR_O]                          = {"attn_output.weight", "self_attn.o_proj.weight"},
+    [TENSOR_FFN_NORM]                   = {"ffn_norm.weight", "post_attention_layernorm.weight"},
+    [TENSOR_FFN_NORM_OF_TWO]            = {"ffn_norm.weight", "pre_feedforward_layernorm.weight"},
+    [TENSOR_FFN_POST_NORM]              = {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
+    [TENSOR_FFN_STREAM_NORM]            = {"layer_output_norm.weight", NULL},
+    [TENSOR_FFN_STREAM_NORM_BIAS]       = {"layer_output_norm.bias", NULL},
+    [TENSOR_GATE_UP]                    = {"ffn_up.weight", "mlp.gate_up_proj.weight"},
+    [TENSOR_GATE]                       = {"ffn_gate.weight", "mlp.gate_proj.weight"},
+    [TENSOR_UP]                         = {"ffn_up.weight", "mlp.up_proj.weight"},
+    [TENSOR_DOWN]                       = {"ffn_down.weight", "mlp.down_proj.weight"},
+    [TENSOR_Q_BIAS]                     = {"attn_q.bias", "self_attn.q_proj.bias"},
+    [TENSOR_K_BIAS]                     = {"attn_k.bias", "self_attn.k_proj.bias"},
+    [TENSOR_V_BIAS]                     = {"attn_v.bias", "self_attn.v_proj.bias"},
+    [TENSOR_O_BIAS]                     = {"attn_output.bias", "self_attn.o_proj.bias"},
+    [TENSOR_UP_BIAS]                    = {"ffn_up.bias", NULL},
+    [TENSOR_DOWN_BIAS]                  = {"ffn_down.bias", NULL},
+};
+
+/* Hugging Face's names in a BERT, behind the file's prefix; a classifier has none. */
+static const char *const bert_names[N_TENSOR_ROLES] = {
+    [TENSOR_EMBEDDING]                  = "embeddings.word_embeddings.weight",
+    [TENSOR_POSITION_EMBEDDING]         = "embeddings.position_embeddings.weight",
+    [TENSOR_TYPE_EMBEDDING]             = "embeddings.token_type_embeddings.weight",
+    [TENSOR_EMBEDDING_NORM]             = "embeddings.LayerNorm.weight",
+    [TENSOR_EMBEDDING_NORM_BIAS]        = "embeddings.LayerNorm.bias",
+    [TENSOR_POOLER]                     = "pooler.dense.weight",
+    [TENSOR_POOLER_BIAS]                = "pooler.dense.bias",
+    [TENSOR_CLASSIFIER]                 = "classifier.weight",
+    [TENSOR_CLASSIFIER_BIAS]            = "classifier.bias",
+    [TENSOR_Q]                          = "attention.self.query.weight",
+    [TENSOR_K]                          = "attention.self.key.weight",
+    [TENSOR_V]                          = "attention.self.value.weight",
+    [TENSOR_O]                          = "attention.output.dense.weight",
+    [TENSOR_Q_BIAS]                     = "attention.self.query.bias",
+    [TENSOR_K_BIAS]                     = "attention.self.key.bias",
+    [TENSOR_V_BIAS]                     = "attention.self.value.bias",
+    [TENSOR_O_BIAS]                     = "attention.output.dense.bias",
+    [TENSOR_ATTENTION_STREAM_NORM]      = "attention.output.LayerNorm.weight",
+    [TENSOR_ATTENTION_STREAM_NORM_BIAS] = "attention.output.LayerNorm.bias",
+    [TENSOR_UP]                         = "intermediate.dense.weight",
+    [TENSOR_UP_BIAS]                    = "intermediate.dense.bias",
+    [TENSOR_DOWN]                       = "output.dense.weight",
+    [TENSOR_DOWN_BIAS]                  = "output.dense.bias",
+    [TENSOR_FFN_STREAM_NORM]            = "output.LayerNorm.weight",
+    [TENSOR_FFN_STREAM_NORM_BIAS]       = "output.LayerNorm.bias",
 };
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
+
+/* What sentence-transformers writes beside the model: only models for embeddings have it. */
+static bool read_sentence_files(const model_file *file, model_config *config, error *err)
+{
+    static const char *const names_beside[] = {"1_Pooling/config.json", "modules.json"};
+    bool                     ok             = true;
+    for (size_t i = 0; ok && i < COUNT(names_beside); i++) {
+        char        path[PATH_MAX];
+        mapped_file json;
+        if (snprintf(path, sizeof path, "%s/%s", file->path, names_beside[i]) >= (int)sizeof path ||
+            access(path, F_OK) != 0)
+            continue;
+        if (!mapped_file_open(&json, path, err))
+            return false;
+        span text = {(const char *)json.data, json.size};
+        ok        = i == 0 ? model_config_pooling_from_json(config, text, path, err)
+                           : model_config_check_modules(text, path, err);
+        mapped_file_close(&json);
+    }
+    return ok;
+}
 
 static bool open_folder(model_file *file, model_config *config, error *err)
 {
@@ -64,7 +126,8 @@ static bool open_folder(model_file *file, model_config *config, error *err)
         return false;
     bool ok = model_config_from_json(config, (span){(const char *)json.data, json.size}, path, err);
     mapped_file_close(&json);
-    return ok && (file->safetensors = safetensors_open_folder(file->path, err));
+    return ok && read_sentence_files(file, config, err) &&
+           (file->safetensors = safetensors_open_folder(file->path, err));
 }
 
 static uint64_t n_tensors(const model_file *file)
@@ -97,6 +160,11 @@ static bool open_any(model_file *file, model_config *config, error *err)
     if (!check_size(file, config, err))
         return false;
     file->tied_head = config->tied_head;
+    file->encoder   = config->encoder;
+    file->scores    = config->n_labels > 0;
+    file->prefix    = "";
+    if (file->encoder && file->safetensors && safetensors_find(file->safetensors, "bert.embeddings.LayerNorm.weight"))
+        file->prefix = "bert.";
     snprintf(file->architecture, sizeof file->architecture, "%s", config->architecture);
     file->taken = calloc(n_tensors(file) + 1, sizeof *file->taken);
     return file->taken || error_set(err, ERR_NO_MEMORY, "%s: no memory to open it", file->path);
@@ -142,11 +210,16 @@ file_identity model_file_identity(const model_file *file)
 
 const char *model_file_name(model_file *file, tensor_role role, uint32_t layer)
 {
-    const char *part = file->gguf ? names[role].gguf : names[role].hugging_face;
-    if (role <= TENSOR_HEAD)
-        snprintf(file->name, sizeof file->name, "%s", part);
+    bool        is_bert = file->encoder && !file->gguf;
+    const char *part    = file->gguf ? names[role].gguf : is_bert ? bert_names[role] : names[role].hugging_face;
+    const char *layers  = file->gguf ? "blk." : is_bert ? "encoder.layer." : "model.layers.";
+    const char *prefix  = role == TENSOR_CLASSIFIER || role == TENSOR_CLASSIFIER_BIAS ? "" : file->prefix;
+    if (!part)
+        file->name[0] = '\0';
+    else if (role <= TENSOR_HEAD)
+        snprintf(file->name, sizeof file->name, "%s%s", prefix, part);
     else
-        snprintf(file->name, sizeof file->name, "%s%" PRIu32 ".%s", file->gguf ? "blk." : "model.layers.", layer, part);
+        snprintf(file->name, sizeof file->name, "%s%s%" PRIu32 ".%s", prefix, layers, layer, part);
     return file->name;
 }
 
@@ -209,13 +282,18 @@ static bool ends_with(span text, span end)
     return text.size >= end.size && memcmp(text.data + text.size - end.size, end.data, end.size) == 0;
 }
 
-/* What Hugging Face checkpoints carry beside the weights: a copy of a tied head, and frequencies that follow from the
- * config. What GGUF files carry: rotary factors, which are read with the config. */
+/* What Hugging Face checkpoints carry beside the weights: a copy of a tied head, frequencies and positions that follow
+ * from the config, and a BERT's pooler that no label is computed from. What GGUF files carry: rotary factors, which are
+ * read with the config. */
 static bool is_harmless(const model_file *file, span name)
 {
     if (file->gguf)
         return span_is(name, "rope_freqs.weight") || span_is(name, "rope_factors_long.weight") ||
                span_is(name, "rope_factors_short.weight");
+    if (file->encoder && (ends_with(name, SPAN("embeddings.position_ids")) ||
+                          (!file->scores && (ends_with(name, SPAN("pooler.dense.weight")) ||
+                                             ends_with(name, SPAN("pooler.dense.bias"))))))
+        return true;
     return (file->tied_head && span_is(name, "lm_head.weight")) || ends_with(name, SPAN(".rotary_emb.inv_freq"));
 }
 

@@ -7,10 +7,20 @@
 
 typedef enum {
     TENSOR_EMBEDDING,
+    TENSOR_POSITION_EMBEDDING,
+    TENSOR_TYPE_EMBEDDING,
+    TENSOR_EMBEDDING_NORM,
+    TENSOR_EMBEDDING_NORM_BIAS,
+    TENSOR_POOLER,
+    TENSOR_POOLER_BIAS,
+    TENSOR_CLASSIFIER,
+    TENSOR_CLASSIFIER_BIAS,
     TENSOR_OUTPUT_NORM,
     TENSOR_HEAD, /* one a model */
     TENSOR_ATTENTION_NORM,
     TENSOR_ATTENTION_POST_NORM,
+    TENSOR_ATTENTION_STREAM_NORM, /* of the stream behind attention */
+    TENSOR_ATTENTION_STREAM_NORM_BIAS,
     TENSOR_Q,
     TENSOR_K,
     TENSOR_V,
@@ -21,6 +31,8 @@ typedef enum {
     TENSOR_FFN_NORM,
     TENSOR_FFN_NORM_OF_TWO, /* the same where another stands behind the MLP */
     TENSOR_FFN_POST_NORM,
+    TENSOR_FFN_STREAM_NORM,
+    TENSOR_FFN_STREAM_NORM_BIAS,
     TENSOR_GATE,
     TENSOR_UP,
     TENSOR_GATE_UP, /* the rows of gate and up one behind the other */
@@ -29,12 +41,15 @@ typedef enum {
     TENSOR_K_BIAS,
     TENSOR_V_BIAS,
     TENSOR_O_BIAS,
+    TENSOR_UP_BIAS,
+    TENSOR_DOWN_BIAS,
     N_TENSOR_ROLES
 } tensor_role;
 
 typedef struct model_file model_file;
 
-/* Maps a GGUF file, or a folder with config.json and safetensors, and reads its config. */
+/* Maps a GGUF file, or a folder with config.json and safetensors (and perhaps the files of sentence-transformers), and
+ * reads its config. */
 model_file *model_file_open(const char *path, model_config *config, error *err);
 void        model_file_close(model_file **file);
 

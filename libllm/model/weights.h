@@ -7,26 +7,33 @@
 
 /* Biases and norms are NULL where the model has none. n_q = n_heads * head_dim, n_kv = n_kv_heads * head_dim. */
 typedef struct {
-    const float *attention_norm, *ffn_norm;           /* [n_embd] of what attention and MLP read */
-    const float *attention_post_norm, *ffn_post_norm; /* [n_embd] of what they add to the stream */
-    const float *q_norm, *k_norm;                     /* [head_dim], or [n_q] and [n_kv]: see model_qk_norm */
-    kern_weight *q, *k, *v;                           /* [n_q][n_embd], [n_kv][n_embd] twice */
-    kern_weight *o;                                   /* [n_embd][n_q] */
-    const float *q_bias, *k_bias, *v_bias, *o_bias;   /* [n_q], [n_kv], [n_kv], [n_embd] */
-    kern_weight *gate, *up;                           /* [n_ff][n_embd] */
-    kern_weight *down;                                /* [n_embd][n_ff] */
+    const float *attention_norm, *ffn_norm;                         /* [n_embd] of what attention and MLP read */
+    const float *attention_post_norm, *ffn_post_norm;               /* [n_embd] of what they add to the stream */
+    const float *attention_stream_norm, *ffn_stream_norm;           /* [n_embd] of the stream behind them */
+    const float *attention_stream_norm_bias, *ffn_stream_norm_bias; /* [n_embd] */
+    const float *q_norm, *k_norm;                   /* [head_dim], or [n_q] and [n_kv]: see model_qk_norm */
+    kern_weight *q, *k, *v;                         /* [n_q][n_embd], [n_kv][n_embd] twice */
+    kern_weight *o;                                 /* [n_embd][n_q] */
+    const float *q_bias, *k_bias, *v_bias, *o_bias; /* [n_q], [n_kv], [n_kv], [n_embd] */
+    const float *up_bias, *down_bias;               /* [n_ff], [n_embd] */
+    kern_weight *gate, *up;                         /* [n_ff][n_embd] */
+    kern_weight *down;                              /* [n_embd][n_ff] */
 } model_layer;
 
 struct model {
     model_config config;
     uint64_t     fingerprint;
     kern_device *device;
-    kern_weight *embedding;   /* [n_vocab][n_embd] */
-    kern_weight *head;        /* [n_vocab][n_embd]; the embedding itself when tied */
-    const float *output_norm; /* [n_embd] */
-    model_layer *layers;      /* [n_layers] */
-    float       *vectors;     /* device memory of all norms and biases */
-    mapped_file  packed;      /* what the weights lie in when they come from a cache */
+    kern_weight *embedding;                            /* [n_vocab][n_embd] */
+    kern_weight *head;                                 /* [n_vocab][n_embd]; the embedding itself when tied */
+    const float *output_norm;                          /* [n_embd] */
+    kern_weight *position_embedding, *type_embedding;  /* [n_ctx_train][n_embd], [n_types][n_embd]; NULL: none */
+    const float *embedding_norm, *embedding_norm_bias; /* [n_embd] */
+    kern_weight *pooler, *classifier;                  /* [n_embd][n_embd], [n_labels][n_embd]; NULL: none */
+    const float *pooler_bias, *classifier_bias;        /* [n_embd], [n_labels] */
+    model_layer *layers;                               /* [n_layers] */
+    float       *vectors;                              /* device memory of all norms and biases */
+    mapped_file  packed;                               /* what the weights lie in when they come from a cache */
 };
 
 #endif

@@ -19,10 +19,14 @@ static bool load(tokenizer *t, const json_t *root, error *err)
            tokenizer_json_post_processor(t, json_object_get(root, "post_processor"), err);
 }
 
+/* transformers writes 10^30 for a length without a limit: where a whole number has no 64 bits, all are read as reals.
+ */
 static json_t *parse(span text, error *err)
 {
     json_error_t at;
     json_t      *root = json_loadb(text.data, text.size, JSON_REJECT_DUPLICATES, &at);
+    if (!root && json_error_code(&at) == json_error_numeric_overflow)
+        root = json_loadb(text.data, text.size, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &at);
     if (!root)
         error_set(err, ERR_INVALID, "line %d: %s", at.line, at.text);
     return root;

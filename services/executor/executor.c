@@ -73,7 +73,10 @@ const option_row executor_option_rows[] = {
     OPTION_BYTES(executor_options, kv_cache_memory, "--kv-cache-memory", 512 << 20, 1 << 16, 1e15,
                  "Memory for keys and values."),
     OPTION_CHOICE(executor_options, kv_cache_dtype, "--kv-cache-dtype", "auto|f32|f16|bf16", 0,
-                  "Numbers in the KV cache; auto is f16."),
+                  "Numbers in the KV cache; auto is f16, of an encoder, which keeps none beyond a pass, f32."),
+    OPTION_CHOICE(executor_options, pooling, "--pooling", "auto|mean|cls|last", 0,
+                  "Which of a text's last hidden states its embedding is made of; auto: what the model's files say. A "
+                  "model that generates gives embeddings too when its files or this say how."),
 };
 const size_t n_executor_option_rows = COUNT(executor_option_rows);
 

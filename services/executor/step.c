@@ -6,6 +6,7 @@
 #include "sample/logit_edits.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 static_assert((int)KV_BLOCK_TOKENS == (int)KERN_KV_BLOCK_TOKENS, "scheduler and kernels must agree on the block size");
@@ -23,6 +24,7 @@ typedef struct {
     uint32_t        stop_tokens[STOP_TOKENS_MAX];
     uint32_t        n_stop_tokens;
     uint64_t        seed;
+    uint32_t        second_start; /* of the tokens of type 1; 0: there are none */
 } slot;
 
 /* A row whose logits are wanted: of which entry, and which token follows it when that is known. */
@@ -39,10 +41,14 @@ struct engine {
     logit_editor  *editor;
     uint32_t       n_slots, n_blocks, n_tokens_max, n_logit_rows_max, positions_max, blocks_per_sequence, n_vocab;
     uint32_t       edit_room; /* logit edits of one sampling call; any one row's fit */
+    model_pooling  pooling;   /* NONE: no pooled outputs */
+    bool           encoder, has_types;
     char           name[256];
     slot          *slots;
     /* one step's batch, on the host */
     uint32_t           *tokens, *positions, *kv_slots, *tables, *rows;
+    uint32_t           *types, *pooled_sequences;
+    float              *pooled; /* [n_slots][model_n_pooled] outputs of a step */
     kern_sequence      *sequences;
     logit_row          *logit_rows;
     kern_sample_row    *sample_rows;
@@ -70,17 +76,31 @@ static bool open_model(engine *e, const executor_options *o, error *err)
     return e->model != NULL;
 }
 
-static kern_dtype kv_dtype(const executor_options *o)
+static kern_dtype kv_dtype(const engine *e, const executor_options *o)
 {
     static const kern_dtype by_choice[] = {KERN_F16, KERN_F32, KERN_F16, KERN_BF16};
-    return by_choice[o->kv_cache_dtype];
+    bool                    is_auto     = o->kv_cache_dtype == 0;
+    return is_auto && model_get_config(e->model)->encoder ? KERN_F32 : by_choice[o->kv_cache_dtype];
+}
+
+static bool choose_pooling(engine *e, const executor_options *o, error *err)
+{
+    static const model_pooling by_choice[] = {MODEL_POOLING_NONE, MODEL_POOLING_MEAN, MODEL_POOLING_CLS,
+                                              MODEL_POOLING_LAST};
+    const model_config        *config      = model_get_config(e->model);
+    model_pooling              asked       = by_choice[o->pooling];
+    e->encoder                             = config->encoder;
+    e->has_types                           = config->n_types > 1;
+    e->pooling                             = asked ? asked : config->pooling;
+    return config->n_labels == 0 || e->pooling == config->pooling ||
+           error_set(err, ERR_INVALID, "--pooling: a model that scores pairs of texts does so from their first token");
 }
 
 /* Sizes follow from the model and the flags; each is named in the error that it may cause. */
 static bool plan_sizes(engine *e, const executor_options *o, error *err)
 {
     const model_config *config   = model_get_config(e->model);
-    kern_kv_shape       shape    = model_kv_shape(e->model, 1, kv_dtype(o));
+    kern_kv_shape       shape    = model_kv_shape(e->model, 1, kv_dtype(e, o));
     size_t              block    = kern_kv_block_bytes(&shape);
     uint64_t            n_blocks = o->kv_cache_memory / block;
     e->n_vocab                   = config->n_vocab;
@@ -106,6 +126,12 @@ static bool plan_sizes(engine *e, const executor_options *o, error *err)
     return true;
 }
 
+/* Numbers of a pooled output; 0: this engine gives none. */
+static uint32_t n_pooled(const engine *e)
+{
+    return e->pooling ? model_n_pooled(e->model) : 0;
+}
+
 /* calloc that remembers failure in *ok. */
 static void *take(bool *ok, size_t n, size_t size)
 {
@@ -123,17 +149,20 @@ static bool take_host_memory(engine *e, error *err)
         e->slots[i].blocks = take(&ok, e->blocks_per_sequence, sizeof(uint32_t));
         e->slots[i].bias   = take(&ok, LOGIT_BIAS_MAX, sizeof(logit_bias));
     }
-    uint32_t n_rows = e->n_tokens_max;
-    e->tokens       = take(&ok, n_rows, sizeof *e->tokens);
-    e->positions    = take(&ok, n_rows, sizeof *e->positions);
-    e->kv_slots     = take(&ok, n_rows, sizeof *e->kv_slots);
-    e->sequences    = take(&ok, e->n_slots, sizeof *e->sequences);
-    e->tables       = take(&ok, (size_t)e->n_slots * e->blocks_per_sequence, sizeof *e->tables);
-    e->rows         = take(&ok, e->n_logit_rows_max, sizeof *e->rows);
-    e->logit_rows   = take(&ok, e->n_logit_rows_max, sizeof *e->logit_rows);
-    e->sample_rows  = take(&ok, e->n_logit_rows_max, sizeof *e->sample_rows);
-    e->results      = take(&ok, e->n_logit_rows_max, sizeof *e->results);
-    e->edits        = take(&ok, e->edit_room, sizeof *e->edits);
+    uint32_t n_rows     = e->n_tokens_max;
+    e->tokens           = take(&ok, n_rows, sizeof *e->tokens);
+    e->positions        = take(&ok, n_rows, sizeof *e->positions);
+    e->types            = take(&ok, n_rows, sizeof *e->types);
+    e->pooled_sequences = take(&ok, e->n_slots, sizeof *e->pooled_sequences);
+    e->pooled           = take(&ok, (size_t)e->n_slots * n_pooled(e) + 1, sizeof *e->pooled);
+    e->kv_slots         = take(&ok, n_rows, sizeof *e->kv_slots);
+    e->sequences        = take(&ok, e->n_slots, sizeof *e->sequences);
+    e->tables           = take(&ok, (size_t)e->n_slots * e->blocks_per_sequence, sizeof *e->tables);
+    e->rows             = take(&ok, e->n_logit_rows_max, sizeof *e->rows);
+    e->logit_rows       = take(&ok, e->n_logit_rows_max, sizeof *e->logit_rows);
+    e->sample_rows      = take(&ok, e->n_logit_rows_max, sizeof *e->sample_rows);
+    e->results          = take(&ok, e->n_logit_rows_max, sizeof *e->results);
+    e->edits            = take(&ok, e->edit_room, sizeof *e->edits);
     return ok || error_set(err, ERR_NO_MEMORY, "no memory for %u slots of %u positions", e->n_slots, e->positions_max);
 }
 
@@ -145,8 +174,9 @@ static bool take_device_memory(engine *e, const executor_options *o, error *err)
         .n_sequences_max     = e->n_slots,
         .n_logit_rows_max    = e->n_logit_rows_max,
         .n_table_entries_max = e->n_slots * e->blocks_per_sequence,
+        .pooling             = e->pooling,
     };
-    kern_kv_shape shape = model_kv_shape(e->model, e->n_blocks, kv_dtype(o));
+    kern_kv_shape shape = model_kv_shape(e->model, e->n_blocks, kv_dtype(e, o));
     e->forward          = forward_new(e->model, &limits, err);
     if (!e->forward)
         return false;
@@ -173,8 +203,8 @@ engine *engine_new(const executor_options *options, error *err)
         error_set(err, ERR_NO_MEMORY, "no memory for the engine");
         return NULL;
     }
-    if (!open_model(e, options, err) || !plan_sizes(e, options, err) || !take_host_memory(e, err) ||
-        !take_device_memory(e, options, err)) {
+    if (!open_model(e, options, err) || !choose_pooling(e, options, err) || !plan_sizes(e, options, err) ||
+        !take_host_memory(e, err) || !take_device_memory(e, options, err)) {
         engine_free(&e);
         return NULL;
     }
@@ -199,8 +229,9 @@ void engine_free(engine **engine_to_free)
         free(e->slots[i].blocks);
         free(e->slots[i].bias);
     }
-    void *owned[] = {e->slots, e->tokens,     e->positions,   e->kv_slots, e->sequences, e->tables,
-                     e->rows,  e->logit_rows, e->sample_rows, e->results,  e->edits};
+    void *owned[] = {
+        e->slots, e->tokens,     e->positions,   e->kv_slots, e->sequences, e->tables,           e->types,
+        e->rows,  e->logit_rows, e->sample_rows, e->results,  e->edits,     e->pooled_sequences, e->pooled};
     for (size_t i = 0; i < COUNT(owned); i++)
         free(owned[i]);
     logit_editor_free(&e->editor);
@@ -217,7 +248,7 @@ executor_ready engine_about(const engine *e)
 {
     return (executor_ready){
         .model            = span_of(e->name),
-        .fingerprint      = model_fingerprint(e->model),
+        .fingerprint      = model_fingerprint(e->model) + e->pooling,
         .n_kv_blocks      = e->n_blocks,
         .kv_block_tokens  = KV_BLOCK_TOKENS,
         .n_slots          = e->n_slots,
@@ -226,6 +257,8 @@ executor_ready engine_about(const engine *e)
         .max_model_len    = e->positions_max,
         .device           = span_of(kern_device_name(e->device)),
         .n_logit_rows_max = e->n_logit_rows_max,
+        .n_pooled         = n_pooled(e),
+        .encoder          = e->encoder,
     };
 }
 
@@ -258,6 +291,7 @@ static bool open_slot(engine *e, const slot_open *o, error *err)
     q->sampling      = o->sampling;
     q->n_stop_tokens = o->n_stop_tokens; /* at most STOP_TOKENS_MAX and LOGIT_BIAS_MAX: the schema's limits */
     q->seed          = o->seed;
+    q->second_start  = o->second_start;
     q->open          = true;
     q->failed        = false;
     if (o->n_stop_tokens > 0)
@@ -290,6 +324,21 @@ static bool copy_blocks(engine *e, const step_plan *plan, error *err)
 static bool is_failed(const engine *e, const step_entry *entry)
 {
     return entry->slot < e->n_slots && e->slots[entry->slot].open && e->slots[entry->slot].failed;
+}
+
+/* A pooled output needs all of its sequence, and an encoder has no other. */
+static bool check_pooled(const engine *e, const step_entry *entry, error *err)
+{
+    const slot *q      = &e->slots[entry->slot];
+    bool        pooled = entry->logits == LOGITS_WANTED_POOLED;
+    if (e->encoder && !pooled)
+        return error_set(err, ERR_INVALID, "slot %u: an encoder gives pooled outputs alone", entry->slot);
+    if (pooled && e->pooling == MODEL_POOLING_NONE)
+        return error_set(err, ERR_INVALID, "slot %u: this executor gives no pooled outputs", entry->slot);
+    if (pooled && (entry->position != 0 || entry->n_tokens != q->n_tokens || entry->n_drafts > 0))
+        return error_set(err, ERR_INVALID, "slot %u: a pooled output of %u of %u tokens", entry->slot, entry->n_tokens,
+                         q->n_tokens);
+    return true;
 }
 
 /* Extends history and block table of an entry's slot, and checks that its rows can be run. */
@@ -328,7 +377,7 @@ static bool update_slot(engine *e, const step_entry *entry, error *err)
         if (entry->drafts[i] >= e->n_vocab)
             return error_set(err, ERR_INVALID, "slot %u: draft %u of a vocabulary of %u", entry->slot, entry->drafts[i],
                              e->n_vocab);
-    return true;
+    return check_pooled(e, entry, err);
 }
 
 /* ---- the batch ---- */
@@ -351,6 +400,8 @@ static bool add_entry(engine *e, forward_batch *b, const step_entry *entry, uint
         return error_set(err, ERR_INVALID, "more than %u tokens in a step", e->n_tokens_max);
     for (uint32_t i = 0; i < entry->n_drafts; i++)
         q->tokens[q->n_tokens + i] = entry->drafts[i];
+    if (entry->logits == LOGITS_WANTED_POOLED)
+        e->pooled_sequences[b->n_pooled++] = b->n_sequences;
     e->sequences[b->n_sequences++] = (kern_sequence){
         .q_start = b->n_tokens, .n_q = n_rows, .position = entry->position, .table_start = b->n_table_entries};
     uint32_t n_blocks = (entry->position + n_rows + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
@@ -360,6 +411,7 @@ static bool add_entry(engine *e, forward_batch *b, const step_entry *entry, uint
         uint32_t position = entry->position + i, row = b->n_tokens++;
         e->tokens[row]    = q->tokens[position];
         e->positions[row] = position;
+        e->types[row]     = e->has_types && q->second_start > 0 && position >= q->second_start;
         e->kv_slots[row]  = q->blocks[position / KV_BLOCK_TOKENS] * KV_BLOCK_TOKENS + position % KV_BLOCK_TOKENS;
         bool wanted =
             entry->logits == LOGITS_WANTED_ALL || (entry->logits == LOGITS_WANTED_LAST && i + 1 >= entry->n_tokens);
@@ -504,6 +556,25 @@ static step_output failed_output(const step_entry *entry)
     return (step_output){.slot = entry->slot, .error = SPAN("the model gave no finite logit")};
 }
 
+/* An embedding gets length 1, so that inner products of two are cosines; a score stays as it is. */
+static bool pooled_output(const engine *e, const step_entry *entry, const float *pooled, arena *memory,
+                          step_output *out)
+{
+    uint32_t n     = n_pooled(e);
+    bool     scale = model_get_config(e->model)->n_labels == 0;
+    double   sum   = 0;
+    float   *own   = arena_take_array(memory, n, sizeof *own);
+    if (!own)
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)pooled[i] * pooled[i];
+    for (uint32_t i = 0; i < n; i++)
+        own[i] = scale && sum > 0 ? (float)(pooled[i] / sqrt(sum)) : pooled[i];
+    *out = isfinite(sum) ? (step_output){.slot = entry->slot, .pooled = own, .n_pooled = n}
+                         : (step_output){.slot = entry->slot, .error = SPAN("the model gave no finite number")};
+    return true;
+}
+
 /* What one entry's rows [first, first + n) gave. Drafts are accepted as long as each is the token that was sampled in
  * its place. */
 static bool entry_output(engine *e, const step_entry *entry, uint32_t first, uint32_t n, arena *memory,
@@ -558,15 +629,21 @@ static bool build_outputs(engine *e, const step_plan *plan, uint32_t n_rows, are
 {
     step_output *outputs = arena_take_array(memory, plan->n_entries, sizeof *outputs);
     result->outputs      = outputs;
-    bool ok              = outputs != NULL;
+    bool         ok      = outputs != NULL;
+    const float *pooled  = e->pooled;
     for (uint32_t i = 0, first = 0, n; ok && i < plan->n_entries; i++, first += n) {
         const step_entry *entry = &plan->entries[i];
         for (n = 0; first + n < n_rows && e->logit_rows[first + n].entry == i; n++)
             ;
-        if (n > 0)
+        if (is_failed(e, entry) && n == 0) {
+            if (entry->logits != LOGITS_WANTED_NONE)
+                outputs[result->n_outputs++] = failed_output(entry);
+        } else if (entry->logits == LOGITS_WANTED_POOLED) {
+            ok = pooled_output(e, entry, pooled, memory, &outputs[result->n_outputs++]);
+            pooled += n_pooled(e);
+        } else if (n > 0) {
             ok = entry_output(e, entry, first, n, memory, &outputs[result->n_outputs++]);
-        else if (entry->logits != LOGITS_WANTED_NONE && is_failed(e, entry))
-            outputs[result->n_outputs++] = failed_output(entry);
+        }
     }
     return ok || error_set(err, ERR_NO_MEMORY, "the step's result does not fit into its memory");
 }
@@ -575,7 +652,8 @@ size_t engine_result_bytes(const engine *e)
 {
     size_t row =
         2 * sizeof(token_logprob) + 2 * (KERN_TOP_MAX + 4) * 4 + 64; /* a token, a score, their likeliest tokens */
-    return e->n_logit_rows_max * row + e->n_slots * (sizeof(step_output) + 256) + 4096;
+    size_t pooled = n_pooled(e) * sizeof(float);
+    return e->n_logit_rows_max * row + e->n_slots * (sizeof(step_output) + pooled + 256) + 4096;
 }
 
 /* Makes the batch of all entries but those of sequences that failed in a pass of which the scheduler had yet to hear:
@@ -605,12 +683,17 @@ static bool run(engine *e, const step_plan *plan, arena *memory, step_result *re
                            .slots        = e->kv_slots,
                            .sequences    = e->sequences,
                            .block_tables = e->tables,
-                           .logit_rows   = e->rows};
+                           .logit_rows   = e->rows,
+                           .types        = e->types,
+                           .pooled       = e->pooled_sequences};
     if (!build_batch(e, plan, &batch, err))
         return false;
     if (batch.n_tokens > 0) {
         float *logits = forward_run(e->forward, e->cache, &batch);
         sample_all(e, plan, logits, batch.n_logit_rows);
+        if (batch.n_pooled > 0)
+            kern_download(e->device, e->pooled, forward_pooled(e->forward),
+                          (size_t)batch.n_pooled * n_pooled(e) * sizeof *e->pooled);
     }
     return plan->n_entries == 0 || build_outputs(e, plan, batch.n_logit_rows, memory, result, err);
 }

@@ -93,6 +93,8 @@ static span question_of(const run *r)
 {
     const text_request *body     = r->type == MSG_TEXT_REQUEST ? r->body : &text_request_defaults;
     span                question = body->kind == PROMPT_KIND_TEXT ? body->prompt : (span){0};
+    if (body->task != REQUEST_TASK_GENERATE)
+        return (span){0};
     for (uint32_t i = 0; body->kind == PROMPT_KIND_CHAT && i < body->n_messages; i++)
         if (span_is(body->messages[i].role, "user"))
             question = body->messages[i].content;
@@ -115,20 +117,35 @@ static bool match_rules(const answer *a, front_answer *found, uint32_t *n_found,
     return true;
 }
 
+/* Front rules know no texts to embed or score, so that those may begin one by one. */
+static uint32_t runs_at_first(const answer *a)
+{
+    return a->pooled && a->n_runs > RUNS_AT_ONCE ? RUNS_AT_ONCE : a->n_runs;
+}
+
+bool answer_begin_run(answer *a, error *err)
+{
+    run *r = &a->runs[a->n_begun];
+    if (!run_new_id(a->gateway, r, err))
+        return false;
+    a->n_begun++;
+    run_wait(a->gateway, r);
+    return true;
+}
+
 /* Runs that a rule knows are answered, the others wait for a tokenizer. */
 static void begin_runs(answer *a, const front_answer *found)
 {
     gateway *g = a->gateway;
     error    err;
-    for (uint32_t i = 0, n = a->n_runs; i < n; i++) {
+    for (uint32_t i = 0, n = runs_at_first(a); i < n; i++) {
         if (found[i].name) {
+            a->n_begun++;
             if (!run_from_rule(&a->runs[i], &found[i]))
                 return;
-        } else if (!run_new_id(g, &a->runs[i], &err)) {
+        } else if (!answer_begin_run(a, &err)) {
             answer_refuse(a, &err, (span){0}, 0);
             return;
-        } else {
-            run_wait(g, &a->runs[i]);
         }
     }
     runs_pump(g);

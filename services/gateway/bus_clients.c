@@ -150,6 +150,9 @@ static bool fill_request(gateway *g, answer *a, text_request *body, const char *
     *field = "tenant";
     if (body->tenant.size > 60)
         return error_set(err, ERR_INVALID, "a tenant has at most 60 bytes");
+    *field = "n";
+    if (body->task != REQUEST_TASK_GENERATE && body->n != 1)
+        return error_set(err, ERR_INVALID, "a text has one embedding or score");
     *field = "resume";
     if (!take_resume(a, body, err))
         return false;

@@ -271,6 +271,94 @@ static void post_completion(const call *c)
     post_generation(c, OPENAI_COMPLETION);
 }
 
+/* The text.request of one text, or of the query and one document. */
+static text_request *body_of_input(const openai_pooled *r, uint32_t i, arena *memory)
+{
+    text_request        *body  = arena_take(memory, sizeof *body);
+    const openai_prompt *input = &r->inputs[i];
+    if (!body)
+        return NULL;
+    *body                 = text_request_defaults;
+    body->task            = r->task;
+    body->priority        = r->priority;
+    body->kind            = input->is_tokens ? PROMPT_KIND_TOKENS : PROMPT_KIND_TEXT;
+    body->prompt          = r->task == REQUEST_TASK_SCORE ? r->query : input->text;
+    body->document        = r->task == REQUEST_TASK_SCORE ? input->text : (span){0};
+    body->prompt_tokens   = input->tokens;
+    body->n_prompt_tokens = input->n_tokens;
+    return body;
+}
+
+static bool fill_pooled(answer *a, const call *c, const openai_pooled *r, error *err)
+{
+    request_id id;
+    char       hex[33];
+    bool       scores = r->task == REQUEST_TASK_SCORE;
+    if (!random_bytes(id.bytes, sizeof id.bytes, err))
+        return false;
+    request_id_print(&id, hex);
+    span tenant   = c->tenant ? arena_copy(a->memory, span_of(c->tenant)) : (span){0};
+    a->what       = scores ? "rerank" : "embeddings";
+    a->sums       = true;
+    a->pooled     = r;
+    a->head.id    = arena_format(a->memory, "%s-%s", scores ? "rerank" : "embd", hex);
+    a->head.model = r->model.size ? r->model : c->gateway->model;
+    bool fits     = a->head.id.data != NULL;
+    for (uint32_t i = 0; fits && i < a->n_runs; i++) {
+        text_request *body = body_of_input(r, i, a->memory);
+        a->runs[i].type    = MSG_TEXT_REQUEST;
+        a->runs[i].body    = body;
+        fits               = body != NULL;
+        if (fits) {
+            body->reply_to = span_of(actor_name(c->gateway->actor));
+            body->tenant   = tenant;
+        }
+    }
+    return fits || error_set(err, ERR_TOO_LARGE, "the request needs more memory than this server gives to one");
+}
+
+/* Embeddings and scores: a run for each text, and numbers for an answer. */
+static void post_pooled(const call *c, request_task task)
+{
+    gateway       *g      = c->gateway;
+    arena         *memory = says_json(c) ? new_memory(c) : NULL;
+    openai_pooled *r      = memory ? arena_take(memory, sizeof *r) : NULL;
+    openai_fault   fault  = {0};
+    error          err;
+    if (!memory)
+        return;
+    bool ok = openai_pooled_parse(task, c->http->body, memory, r, &fault);
+    if (!ok)
+        refuse_fault(c, &fault);
+    else if (!is_our_model(g, r->model))
+        refuse_model(c, r->model);
+    if (!ok || !is_our_model(g, r->model)) {
+        arena_free(&memory);
+        return;
+    }
+    answer *a = answer_new(g, memory, &http_pooled_sink, r->n_inputs, 1, &err);
+    if (!a) {
+        refuse(c, err.code, err.text, (span){0}, 0);
+        return;
+    }
+    a->handle = c->http->handle;
+    http_attach(g->http, a->handle, a);
+    if (fill_pooled(a, c, r, &err))
+        answer_start(a, r->timeout_s);
+    else
+        answer_refuse(a, &err, (span){0}, 0);
+}
+
+static void post_embeddings(const call *c)
+{
+    post_pooled(c, REQUEST_TASK_EMBED);
+}
+
+static void post_rerank(const call *c)
+{
+    post_pooled(c, REQUEST_TASK_SCORE);
+}
+
 /* /tokenize and /detokenize: one run that a tokenizer answers. */
 static void post_text(const call *c, uint16_t type)
 {
@@ -325,6 +413,8 @@ static const struct {
 } endpoints[] = {
     {"/v1/chat/completions", HTTP_POST, false, false, post_chat},
     {"/v1/completions", HTTP_POST, false, false, post_completion},
+    {"/v1/embeddings", HTTP_POST, false, false, post_embeddings},
+    {"/v1/rerank", HTTP_POST, false, false, post_rerank},
     {"/v1/models", HTTP_GET, false, false, get_models},
     {models_prefix, HTTP_GET, true, false, get_model},
     {"/tokenize", HTTP_POST, false, false, post_tokenize},

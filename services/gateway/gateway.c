@@ -128,7 +128,8 @@ bool gateway_may_take(gateway *g, const answer *a, error *err)
         return error_set(err, ERR_NOT_READY, "%s; try again shortly", lacks);
     if (g->n_answers > g->options->max_requests)
         return error_set(err, ERR_OVERLOADED, "this gateway has %u requests in hand already", g->n_answers - 1);
-    if (g->n_waiting + a->n_runs > g->options->max_waiting)
+    uint32_t n_runs = a->pooled && a->n_runs > RUNS_AT_ONCE ? RUNS_AT_ONCE : a->n_runs;
+    if (g->n_waiting + n_runs > g->options->max_waiting)
         return error_set(err, ERR_OVERLOADED, "%u prompts are waiting already", g->n_waiting);
     if (g->kept_bytes > g->options->kept_request_bytes)
         return error_set(err, ERR_OVERLOADED, "the requests in hand take %zu bytes already", g->kept_bytes);

@@ -231,7 +231,7 @@ static void http_done(answer *a)
     http_reply_json(a->gateway, a->handle, 200, &j);
 }
 
-static void http_refused(answer *a, const error *why, span field, uint32_t retry_after_ms)
+void http_answer_refused(answer *a, const error *why, span field, uint32_t retry_after_ms)
 {
     error err;
     if (!a->streaming) {
@@ -270,5 +270,8 @@ static void http_decoded(answer *a, const text_decoded *body)
     http_reply_json(a->gateway, a->handle, 200, &j);
 }
 
-const answer_sink http_sink = {
-    .delta = http_delta, .done = http_done, .refused = http_refused, .encoded = http_encoded, .decoded = http_decoded};
+const answer_sink http_sink = {.delta   = http_delta,
+                               .done    = http_done,
+                               .refused = http_answer_refused,
+                               .encoded = http_encoded,
+                               .decoded = http_decoded};

@@ -30,7 +30,7 @@ bool openai_tokens(openai_parser *p, const json_t *list, const char *field, uint
     return true;
 }
 
-/* ---- prompts of completions ---- */
+/* ---- prompts of completions, inputs of embeddings ---- */
 
 static bool take_prompt(openai_parser *p, const json_t *value, const char *field, openai_prompt *out)
 {
@@ -42,19 +42,19 @@ static bool take_prompt(openai_parser *p, const json_t *value, const char *field
     return openai_tokens(p, value, field, &out->n_tokens, &out->tokens);
 }
 
-bool openai_prompts(openai_parser *p, const json_t *value, uint32_t *n, const openai_prompt **prompts)
+bool openai_prompts(openai_parser *p, const json_t *value, const char *name, uint32_t n_max, uint32_t *n,
+                    const openai_prompt **prompts)
 {
     bool   several = json_is_array(value) && !json_is_integer(json_array_get(value, 0));
     size_t count   = several ? json_array_size(value) : 1;
-    if (count == 0 || count > OPENAI_PROMPTS_MAX)
-        return openai_refuse(p, ERR_INVALID, "prompt", "a list of prompts has from 1 to %d", OPENAI_PROMPTS_MAX);
+    if (count == 0 || count > n_max)
+        return openai_refuse(p, ERR_INVALID, name, "a list has from 1 to %u entries, and this one %zu", n_max, count);
     openai_prompt *out = arena_take_array(p->memory, count, sizeof *out);
     if (!out)
-        return openai_refuse(p, ERR_TOO_LARGE, "prompt", "the prompts need more memory than this server gives");
+        return openai_refuse(p, ERR_TOO_LARGE, name, "the list needs more memory than this server gives");
     for (size_t i = 0; i < count; i++) {
-        char field[FIELD_BYTES] = "prompt";
-        if (several)
-            snprintf(field, sizeof field, "prompt[%zu]", i);
+        char field[FIELD_BYTES];
+        snprintf(field, sizeof field, several ? "%s[%zu]" : "%s", name, i);
         if (!take_prompt(p, several ? json_array_get(value, i) : value, field, &out[i]))
             return false;
     }
@@ -176,16 +176,6 @@ bool openai_messages(openai_parser *p, const json_t *value, uint32_t *n, const c
 
 /* ---- /tokenize and /detokenize ---- */
 
-static bool take_bool(openai_parser *p, const json_t *root, const char *field, bool *out)
-{
-    const json_t *value = json_object_get(root, field);
-    if (value && !json_is_null(value) && !json_is_boolean(value))
-        return openai_refuse(p, ERR_INVALID, field, "must be true or false");
-    if (json_is_boolean(value))
-        *out = json_is_true(value);
-    return true;
-}
-
 static bool take_model(openai_parser *p, const json_t *root, span *model)
 {
     const json_t *value = json_object_get(root, "model");
@@ -197,9 +187,9 @@ static bool fill_encode(openai_parser *p, const json_t *root, text_encode *out)
 {
     const json_t *messages = json_object_get(root, "messages"), *prompt = json_object_get(root, "prompt");
     bool          begins = true, strings = false;
-    if (!take_bool(p, root, "add_generation_prompt", &out->add_generation_prompt) ||
-        !take_bool(p, root, "parse_special", &out->special_tokens) ||
-        !take_bool(p, root, "add_special_tokens", &begins) || !take_bool(p, root, "return_token_strs", &strings))
+    if (!openai_bool(p, root, "add_generation_prompt", &out->add_generation_prompt) ||
+        !openai_bool(p, root, "parse_special", &out->special_tokens) ||
+        !openai_bool(p, root, "add_special_tokens", &begins) || !openai_bool(p, root, "return_token_strs", &strings))
         return false;
     if (!begins)
         return openai_refuse(p, ERR_UNSUPPORTED, "add_special_tokens", "the tokens are those the model would be given");

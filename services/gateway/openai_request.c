@@ -11,6 +11,7 @@
 
 enum { CHAT = OPENAI_CHAT, TEXT = OPENAI_COMPLETION, BOTH = OPENAI_CHAT | OPENAI_COMPLETION };
 enum { STOPS_MAX = 16, STOP_BYTES_MAX = 256, BIASES_MAX = 1024, UNKNOWN_BYTES = 240, SESSION_BYTES_MAX = 128 };
+#define TIMEOUT_MAX_S 1e6
 static const size_t tools_bytes_max = 1 << 20, template_bytes_max = 65536;
 
 typedef enum { FIELD_F32, FIELD_F64, FIELD_U32, FIELD_I32, FIELD_BOOL } field_kind;
@@ -49,7 +50,7 @@ static const field_row rows[] = {
     {"priority", FIELD_I32, BOTH, REQUEST(priority), -1000, 1000, false, false},
     {"draft_tokens", FIELD_U32, BOTH, REQUEST(draft_tokens), 0, 16, false, false},
     {"stream", FIELD_BOOL, BOTH, offsetof(openai_request, stream), 0, 0, false, false},
-    {"timeout", FIELD_F64, BOTH, offsetof(openai_request, timeout_s), 0, 1e6, true, false},
+    {"timeout", FIELD_F64, BOTH, offsetof(openai_request, timeout_s), 0, TIMEOUT_MAX_S, true, false},
     {"echo", FIELD_BOOL, TEXT, OUTPUT(echo), 0, 0, false, false},
     {"add_generation_prompt", FIELD_BOOL, CHAT, REQUEST(add_generation_prompt), 0, 0, false, false},
     {"continue_final_message", FIELD_BOOL, CHAT, REQUEST(continue_final_message), 0, 0, false, false},
@@ -233,7 +234,7 @@ static bool take_number(openai_parser *p, const json_t *value, const field_row *
     return true;
 }
 
-static bool take_bool(openai_parser *p, const json_t *root, const char *name, bool *out)
+bool openai_bool(openai_parser *p, const json_t *root, const char *name, bool *out)
 {
     const json_t *value = get(root, name);
     if (value && !json_is_boolean(value))
@@ -254,7 +255,7 @@ static bool take_rows(openai_parser *p, const json_t *root, openai_request *out)
             if (json_is_true(value))
                 return openai_refuse(p, ERR_UNSUPPORTED, rows[i].name, "is not supported by this endpoint");
         } else if (rows[i].kind == FIELD_BOOL) {
-            if (!take_bool(p, root, rows[i].name, at))
+            if (!openai_bool(p, root, rows[i].name, at))
                 return false;
         } else if (!take_number(p, value, &rows[i], at)) {
             return false;
@@ -263,10 +264,22 @@ static bool take_rows(openai_parser *p, const json_t *root, openai_request *out)
     return true;
 }
 
-static bool take_whole(openai_parser *p, const json_t *root, const char *name, double min, double max, uint32_t *out)
+bool openai_whole(openai_parser *p, const json_t *root, const char *name, double min, double max, uint32_t *out)
 {
     field_row row = {.name = name, .kind = FIELD_U32, .min = min, .max = max};
     return !get(root, name) || take_number(p, get(root, name), &row, out);
+}
+
+bool openai_timeout(openai_parser *p, const json_t *root, double *seconds)
+{
+    field_row row = {.name = "timeout", .kind = FIELD_F64, .max = TIMEOUT_MAX_S, .above_min = true};
+    return !get(root, row.name) || take_number(p, get(root, row.name), &row, seconds);
+}
+
+bool openai_priority(openai_parser *p, const json_t *root, int32_t *priority)
+{
+    field_row row = {.name = "priority", .kind = FIELD_I32, .min = -1000, .max = 1000};
+    return !get(root, row.name) || take_number(p, get(root, row.name), &row, priority);
 }
 
 /* ---- what takes more than a row ---- */
@@ -339,9 +352,9 @@ static bool take_seed(openai_parser *p, const json_t *root, openai_request *out)
 static bool take_max_tokens(openai_parser *p, const json_t *root, openai_request *out)
 {
     uint32_t least = out->api == OPENAI_CHAT ? 1 : 0, limit = UINT32_MAX;
-    if (!take_whole(p, root, "max_tokens", least, OPENAI_TOKENS_MAX, &limit))
+    if (!openai_whole(p, root, "max_tokens", least, OPENAI_TOKENS_MAX, &limit))
         return false;
-    if (out->api == OPENAI_CHAT && !take_whole(p, root, "max_completion_tokens", least, OPENAI_TOKENS_MAX, &limit))
+    if (out->api == OPENAI_CHAT && !openai_whole(p, root, "max_completion_tokens", least, OPENAI_TOKENS_MAX, &limit))
         return false;
     if (limit == UINT32_MAX)
         limit = out->api == OPENAI_CHAT ? 0 : OPENAI_COMPLETION_DEFAULT;
@@ -361,14 +374,14 @@ static bool take_logprobs(openai_parser *p, const json_t *root, openai_request *
         const json_t *value = get(root, "logprobs");
         if (!value || json_is_false(value))
             return true;
-        if (!take_whole(p, root, "logprobs", 0, 64, &sampling->n_top_logprobs))
+        if (!openai_whole(p, root, "logprobs", 0, 64, &sampling->n_top_logprobs))
             return false;
         out->has_logprobs = sampling->logprobs = true;
         out->request.prompt_logprobs           = out->request.output.echo;
         return true;
     }
-    if (!take_bool(p, root, "logprobs", &sampling->logprobs) ||
-        !take_whole(p, root, "top_logprobs", 0, 64, &sampling->n_top_logprobs))
+    if (!openai_bool(p, root, "logprobs", &sampling->logprobs) ||
+        !openai_whole(p, root, "top_logprobs", 0, 64, &sampling->n_top_logprobs))
         return false;
     if (sampling->n_top_logprobs > 0 && !sampling->logprobs)
         return openai_refuse(p, ERR_INVALID, "top_logprobs", "needs logprobs to be true");
@@ -380,8 +393,8 @@ static bool take_beams(openai_parser *p, const json_t *root, openai_request *out
 {
     uint32_t n = out->request.n, best_of = n, width = 0;
     bool     beams = false;
-    if (!take_bool(p, root, "use_beam_search", &beams) || !take_whole(p, root, "best_of", 1, 64, &best_of) ||
-        !take_whole(p, root, "beam_width", 1, 16, &width))
+    if (!openai_bool(p, root, "use_beam_search", &beams) || !openai_whole(p, root, "best_of", 1, 64, &best_of) ||
+        !openai_whole(p, root, "beam_width", 1, 16, &width))
         return false;
     if (!beams && best_of != n)
         return openai_refuse(p, ERR_UNSUPPORTED, "best_of", "must equal n, or be used with use_beam_search");
@@ -436,7 +449,7 @@ static bool take_names(openai_parser *p, const json_t *root, openai_request *out
 {
     const json_t *model = get(root, "model"), *user = get(root, "user"), *session = get(root, "prompt_cache_key");
     bool          skip = true;
-    if (!take_bool(p, root, "skip_special_tokens", &skip))
+    if (!openai_bool(p, root, "skip_special_tokens", &skip))
         return false;
     out->request.output.special_tokens = !skip;
     out->has_session                   = session != NULL;
@@ -511,7 +524,7 @@ static bool take_prompt(openai_parser *p, const json_t *root, openai_request *ou
         const json_t *prompt = get(root, "prompt");
         if (!prompt)
             return openai_refuse(p, ERR_INVALID, "prompt", "is missing");
-        if (!openai_prompts(p, prompt, &out->n_prompts, &out->prompts))
+        if (!openai_prompts(p, prompt, "prompt", OPENAI_PROMPTS_MAX, &out->n_prompts, &out->prompts))
             return false;
         if (out->n_prompts * out->request.n > OPENAI_CHOICES_MAX)
             return openai_refuse(p, ERR_TOO_LARGE, "n", "%u prompts times %u choices are over %d", out->n_prompts,

@@ -60,7 +60,7 @@ bool openai_request_parse(openai_api api, span body, arena *memory, openai_reque
 bool openai_tokenize_parse(span body, arena *memory, text_encode *out, span *model, openai_fault *fault) MUST_CHECK;
 bool openai_detokenize_parse(span body, arena *memory, text_decode *out, span *model, openai_fault *fault) MUST_CHECK;
 
-/* ---- for the parsers in openai_request.c and openai_prompt.c ---- */
+/* ---- for the parsers in openai_request.c, openai_prompt.c and openai_pooled.c ---- */
 
 typedef struct {
     arena        *memory;
@@ -83,8 +83,15 @@ bool openai_raw(openai_parser *p, const json_t *value, const char *field, size_t
 /* A list of token ids. */
 bool openai_tokens(openai_parser *p, const json_t *list, const char *field, uint32_t *n, const uint32_t **tokens);
 
-/* `messages` and `prompt`. */
+/* A switch, a whole number, `timeout` and `priority`; what is absent or null stays as it is. */
+bool openai_bool(openai_parser *p, const json_t *root, const char *name, bool *out);
+bool openai_whole(openai_parser *p, const json_t *root, const char *name, double min, double max, uint32_t *out);
+bool openai_timeout(openai_parser *p, const json_t *root, double *seconds);
+bool openai_priority(openai_parser *p, const json_t *root, int32_t *priority);
+
+/* `messages`; and one text or list of token ids, or a list of at most n_max of them, that the client calls `name`. */
 bool openai_messages(openai_parser *p, const json_t *value, uint32_t *n, const chat_message **messages);
-bool openai_prompts(openai_parser *p, const json_t *value, uint32_t *n, const openai_prompt **prompts);
+bool openai_prompts(openai_parser *p, const json_t *value, const char *name, uint32_t n_max, uint32_t *n,
+                    const openai_prompt **prompts);
 
 #endif

@@ -250,8 +250,13 @@ void runs_expire_waiting(gateway *g)
     each_run(g, expire, &why);
 }
 
-/* An attempt after the first is for a client that was promised an answer: the system may need a moment to come up
- * again. */
+/* An attempt after the first is for a client that was promised an answer, and so is one of many texts whose others were
+ * taken: the system may need a moment to come up again. */
+static bool was_promised(const run *r)
+{
+    return r->attempt > 0 || (r->answer->pooled && r->answer->n_runs > 1);
+}
+
 static bool may_hold(gateway *g, run *r)
 {
     int64_t now = gateway_now_ns(g);
@@ -272,7 +277,7 @@ void runs_on_refused(gateway *g, const envelope *e, error_code code, span text, 
     error_set(&why, code, "%.*s", SPAN_ARG(text));
     if (code == ERR_GONE)
         try_again(g, r, &why);
-    else if (r->attempt > 0 && (code == ERR_OVERLOADED || code == ERR_NOT_READY) && may_hold(g, r))
+    else if (was_promised(r) && (code == ERR_OVERLOADED || code == ERR_NOT_READY) && may_hold(g, r))
         gateway_timer_set(g, &r->rest, HOLD_MS * NS_PER_MS, on_rested); /* nobody took this attempt: it isn't spent */
     else
         answer_refuse(r->answer, &why, field, retry_after_ms);
@@ -321,8 +326,11 @@ static void end_choice(run *r, choice_state *c, const text_delta *d)
         return;
     r->state = RUN_DONE;
     run_forget(a->gateway, r);
+    error err;
     if (--a->n_open == 0)
         answer_finish(a);
+    else if (a->pooled && a->n_begun < a->n_runs && !answer_begin_run(a, &err))
+        log_error("a run did not begin", "why=\"%s\"", err.text); /* no random numbers: its deadline ends it */
 }
 
 bool run_deliver(run *r, const text_delta *d)

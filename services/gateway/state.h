@@ -7,7 +7,7 @@
  *   endpoints.c, bus_clients.c   take requests in, make answers
  *   runs.c                       send, receive, try again
  *   answers.c                    begin and end
- *   http_answers.c               what an HTTP client sees  (bus_clients.c has it for the bus) */
+ *   http_answers.c, http_pooled.c   what an HTTP client sees  (bus_clients.c has it for the bus) */
 #ifndef TROUPE_GATEWAY_STATE_H
 #define TROUPE_GATEWAY_STATE_H
 
@@ -17,6 +17,7 @@
 #include "services/gateway/front_rules.h"
 #include "services/gateway/gateway.h"
 #include "services/gateway/http_server.h"
+#include "services/gateway/openai_pooled.h"
 #include "services/gateway/openai_response.h"
 
 #include <event2/event.h>
@@ -27,7 +28,8 @@ typedef struct answer  answer;
 
 enum {
     RUN_TABLE_SIZE = 8192,
-    ATTEMPT_LAST   = 3, /* attempts are 0 to 3 */
+    ATTEMPT_LAST   = 3,  /* attempts are 0 to 3 */
+    RUNS_AT_ONCE   = 64, /* of one answer: so many texts don't fill everybody's queues */
     N_FINISHES     = 8
 };
 
@@ -46,6 +48,7 @@ typedef struct {
     char         *text;
     uint32_t      n_logprobs, logprobs_capacity;
     text_logprob *logprobs;
+    openai_vector pooled; /* embeddings and scores */
 } choice_state;
 
 typedef enum {
@@ -90,6 +93,7 @@ struct answer {
     answer            *next, *previous;
     const char        *what; /* for the log: "chat", "completion", ... */
     uint32_t           n_runs, n_open;
+    uint32_t           n_begun; /* runs that were sent or answered, or wait to be sent */
     run               *runs;
     uint32_t           n_choices; /* of each run */
     bool               sums;      /* it generates: counted in the metrics of requests */
@@ -100,10 +104,11 @@ struct answer {
     finish_reason      finish; /* of the last choice that ended */
     bool               from_front_rule;
 
-    http_handle   handle; /* HTTP */
-    openai_answer head;
-    bool          stream, streaming;
-    actor_timer   silence; /* until a stream that has no text yet begins all the same */
+    http_handle          handle; /* HTTP */
+    openai_answer        head;
+    const openai_pooled *pooled; /* the request, when numbers answer it */
+    bool                 stream, streaming;
+    actor_timer          silence; /* until a stream that has no text yet begins all the same */
 
     peer    *client; /* the bus */
     envelope about;  /* of the client's message */
@@ -168,6 +173,7 @@ void answer_finish(answer *a);
 void answer_refuse(answer *a, const error *why, span field, uint32_t retry_after_ms);
 void answer_abandon(answer *a); /* the client left: cancels what runs */
 
+bool answer_begin_run(answer *a, error *err);  /* the next one that has not begun; the turn's end sends it */
 void answer_saw_tokens(answer *a, uint32_t n); /* first token, time between tokens */
 void answer_usage(const answer *a, usage *sum);
 
@@ -186,9 +192,13 @@ bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
 
 /* http_answers.c */
 extern const answer_sink http_sink;
+void                     http_answer_refused(answer *a, const error *why, span field, uint32_t retry_after_ms);
 void http_answer_expect_silence(answer *a); /* a stream whose text is long in coming begins without */
 void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms);
 void http_reply_json(gateway *g, http_handle handle, int status, json_out *j);
+
+/* http_pooled.c: embeddings and scores */
+extern const answer_sink http_pooled_sink;
 
 /* endpoints.c */
 void endpoints_on_request(void *context, const http_request *request);

@@ -154,6 +154,7 @@ static void open_slot(builder *b, sequence *q)
         .stop_tokens     = r->stop_tokens,
         .n_stop_tokens   = r->n_stop_tokens,
         .seed            = q->seed,
+        .second_start    = r->second_start,
     };
     b->opened_bytes += open_bytes(q);
     q->opened      = true;
@@ -166,6 +167,7 @@ static void add_entry(builder *b, sequence *q, uint32_t n_rows, uint32_t n_draft
     bool ends    = q->n_planned + n_rows == n_fed(q);
     bool samples = ends && q->request->max_tokens > 0;
     bool scores  = q->request->prompt_logprobs && q->n_planned < q->n_prompt;
+    bool pools   = q->request->pooled;
     if (q->copy_from != KV_NO_BLOCK) {
         b->x->copy_from[b->plan.n_copy_from++] = q->copy_from;
         b->x->copy_to[b->plan.n_copy_to++]     = q->blocks[q->n_computed / KV_BLOCK_TOKENS];
@@ -184,7 +186,8 @@ static void add_entry(builder *b, sequence *q, uint32_t n_rows, uint32_t n_draft
                    .block_start = q->n_blocks_sent,
                    .blocks      = q->blocks + q->n_blocks_sent,
                    .n_blocks    = q->n_blocks - q->n_blocks_sent,
-                   .logits      = scores    ? LOGITS_WANTED_ALL
+                   .logits      = pools     ? LOGITS_WANTED_POOLED
+                                  : scores  ? LOGITS_WANTED_ALL
                                   : samples ? LOGITS_WANTED_LAST
                                             : LOGITS_WANTED_NONE,
                    .append      = q->append_last ? q->tokens + q->n_tokens - 1 : NULL,
@@ -198,7 +201,8 @@ static void add_entry(builder *b, sequence *q, uint32_t n_rows, uint32_t n_draft
                                                       .n_rows     = n_rows,
                                                       .n_drafts   = n_drafts,
                                                       .samples    = samples,
-                                                      .scores     = scores};
+                                                      .scores     = scores,
+                                                      .pools      = pools};
     q->append_last                  = false;
     q->n_blocks_sent                = q->n_blocks;
     q->n_planned += n_rows + n_drafts;
@@ -216,6 +220,8 @@ static void add_entry(builder *b, sequence *q, uint32_t n_rows, uint32_t n_draft
 static uint32_t rows_that_fit(const builder *b, const sequence *q)
 {
     uint32_t n = least(n_fed(q) - q->n_planned, b->tokens_left);
+    if (q->request->pooled)
+        return n == q->n_tokens ? n : 0; /* all in one pass */
     if (b->s->options->max_prefill_chunk > 0)
         n = least(n, (uint32_t)b->s->options->max_prefill_chunk);
     if (q->request->prompt_logprobs && q->n_planned < q->n_prompt)
@@ -238,7 +244,7 @@ static void plan_sequence(builder *b, sequence *q)
     }
     if (!cover_positions(b, q, q->n_planned + n_rows + n_drafts)) {
         uint32_t covered = q->n_blocks * KV_BLOCK_TOKENS;
-        if (covered <= q->n_planned) {
+        if (covered <= q->n_planned || q->request->pooled) {
             if (!q->request->beam && q->n_in_flight == 0)
                 give_way(b, q);
             return;
@@ -254,11 +260,20 @@ static bool is_decoding(const sequence *q)
     return n_fed(q) - q->n_planned == 1;
 }
 
-static void plan_running(builder *b, bool decoding)
+/* The order in which a step's tokens go to those that run. What a pooled output did not find room for in the last step
+ * comes first, or many that decode would keep it from ever finding it. */
+typedef enum { KIND_POOLED, KIND_DECODING, KIND_PROMPT, N_KINDS } row_kind;
+
+static row_kind kind_of(const sequence *q)
+{
+    return q->request->pooled ? KIND_POOLED : is_decoding(q) ? KIND_DECODING : KIND_PROMPT;
+}
+
+static void plan_running(builder *b, row_kind kind)
 {
     for (sequence *q = b->x->running_first, *next; q && b->tokens_left > 0; q = next) {
         next = q->next;
-        if (q->planned_in_step != b->plan.step && wants_rows(b->s, q) && is_decoding(q) == decoding) {
+        if (q->planned_in_step != b->plan.step && wants_rows(b->s, q) && kind_of(q) == kind) {
             plan_sequence(b, q);
             if (next && next->state != SEQUENCE_RUNNING)
                 next = NULL; /* it was preempted meanwhile; the rest waits for the next step */
@@ -293,7 +308,7 @@ static bool prefers_another(scheduler *s, const sequence *q, const executor_link
     uint32_t here = UINT32_MAX;
     for (const executor_link *other = s->executors; other; other = other->next) {
         if (other == x || !other->peer->ready || other->n_running >= x->n_running + 4 ||
-            !request_fits(q->request, other) || !policy_may_admit(s, other) || !has_room(s, other, q, 0, 0))
+            !request_fits(s, q->request, other) || !policy_may_admit(s, other) || !has_room(s, other, q, 0, 0))
             continue;
         here = here == UINT32_MAX ? sequence_cached_blocks(s, q, x) : here;
         if (sequence_cached_blocks(s, q, other) > here ||
@@ -421,8 +436,8 @@ bool batch_plan(scheduler *s, executor_link *x)
     take_closes(&b);
     b.reserved = reserve_for_beams(x);
     start_urgent(&b);
-    plan_running(&b, true);
-    plan_running(&b, false);
+    for (row_kind kind = 0; kind < N_KINDS; kind++)
+        plan_running(&b, kind);
     admit_waiting(&b);
     if (b.plan.n_entries == 0 && b.plan.n_closes == 0)
         return false;

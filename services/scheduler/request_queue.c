@@ -78,11 +78,40 @@ static bool may_start(const scheduler *s, const sequence *q)
            (first->state == SEQUENCE_RUNNING && first->n_computed + KV_BLOCK_TOKENS >= first->n_prompt);
 }
 
-bool request_fits(const request *r, const executor_link *x)
+/* A pooled output is computed in one pass: its prompt can't be cut. */
+static uint32_t pass_tokens(const scheduler *s, const executor_link *x)
+{
+    uint64_t budget = s->options->max_num_batched_tokens;
+    return budget > 0 && budget < x->about.n_tokens_max ? (uint32_t)budget : x->about.n_tokens_max;
+}
+
+/* Whether an executor does what is asked for at all, and in one pass where it must be. */
+static bool check_task(const scheduler *s, const executor_link *x, bool pooled, uint32_t n_prompt, error *err,
+                       span *field)
+{
+    *field = SPAN("model");
+    if (!pooled && x->about.encoder)
+        return error_set(err, ERR_INVALID, "this model is an encoder, which generates no text");
+    if (pooled && x->about.n_pooled == 0)
+        return error_set(
+            err, ERR_INVALID,
+            "this model generates text; for embeddings its executor is started with --pooling mean or last");
+    *field = SPAN("input");
+    if (pooled && n_prompt > pass_tokens(s, x))
+        return error_set(
+            err, ERR_INVALID,
+            "the text has %u tokens; it is computed in one pass, which takes %u (--max-num-batched-tokens)", n_prompt,
+            pass_tokens(s, x));
+    return true;
+}
+
+bool request_fits(const scheduler *s, const request *r, const executor_link *x)
 {
     uint64_t positions = (uint64_t)r->n_prompt + r->max_tokens, width = beam_width(r);
-    return r->n_vocab <= x->about.n_vocab && positions <= x->about.max_model_len &&
-           positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
+    error    why;
+    span     field;
+    return check_task(s, x, r->pooled, r->n_prompt, &why, &field) && r->n_vocab <= x->about.n_vocab &&
+           positions <= x->about.max_model_len && positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
            width * (positions / KV_BLOCK_TOKENS + 2) <= x->about.n_kv_blocks && 2 * width <= x->about.n_slots;
 }
 
@@ -91,7 +120,7 @@ sequence *queue_best(const scheduler *s, const executor_link *x)
     sequence *best = NULL;
     for (sequence *q = s->waiting_first; q; q = q->next)
         if ((!best || q->request->turn_s < best->request->turn_s) && q->passed_in_plan != s->n_plans &&
-            may_start(s, q) && request_fits(q->request, x))
+            may_start(s, q) && request_fits(s, q->request, x))
             best = q;
     return best;
 }
@@ -128,6 +157,13 @@ static bool check_request(const scheduler *s, const gen_request *body, error *er
     *field = SPAN("prompt");
     if (body->n_prompt == 0)
         return error_set(err, ERR_INVALID, "the prompt has no tokens");
+    if (body->pooled && (body->n != 1 || body->max_tokens != 0 || body->sampling.beam_width > 0 ||
+                         body->prompt_logprobs || body->second_start >= body->n_prompt))
+        return error_set(err, ERR_INVALID, "a pooled output is of one prompt, of which nothing else is wanted");
+    for (const executor_link *x = s->executors; x; x = x->next)
+        if (!check_task(s, x, body->pooled, body->n_prompt, err, field))
+            return false;
+    *field             = SPAN("prompt");
     uint64_t positions = (uint64_t)body->n_prompt + body->max_tokens;
     if (positions > positions_max(s))
         return error_set(err, ERR_INVALID, "%u prompt tokens and %u to generate are %llu positions; %u fit",
@@ -274,6 +310,8 @@ static request *new_request(scheduler *s, const message *m, error *err)
     r->n_draft_tokens  = body->draft_tokens;
     r->n_vocab         = vocabulary_of(body);
     r->prompt_logprobs = body->prompt_logprobs;
+    r->pooled          = body->pooled;
+    r->second_start    = body->second_start;
     r->arrived_ns      = actor_now_ns(s->actor);
     r->turn_s          = (double)r->arrived_ns / 1e9 + body->priority * s->options->priority_aging_s;
     r->n_sequences     = n_sequences;
@@ -344,7 +382,7 @@ bool request_admit(scheduler *s, const message *m, error *err, span *field)
 
 bool request_open(scheduler *s, request *r)
 {
-    if (r->opened)
+    if (r->opened || r->pooled)
         return true;
     peer *to = actor_pick_peer(s->actor, ROLE_POSTPROCESSOR, NULL);
     if (!to)
@@ -394,6 +432,20 @@ void request_refuse(scheduler *s, const envelope *about, span reply_to, const er
         log_warn("refusal not delivered", "node=%s why=\"%s\"", owner->name, err.text);
 }
 
+void request_answer(scheduler *s, request *r, const step_output *output)
+{
+    peer      *owner  = actor_find_peer(s->actor, r->reply_to);
+    text_delta answer = text_delta_defaults;
+    error      err;
+    answer.pooled              = output->pooled;
+    answer.n_pooled            = output->n_pooled;
+    answer.finish              = FINISH_REASON_STOP;
+    answer.usage.prompt_tokens = r->n_prompt;
+    s->n_tokens_since_measured += r->n_prompt;
+    if (owner && !actor_send(s->actor, owner, MSG_TEXT_DELTA, &answer, &r->envelope, &err))
+        log_warn("an answer was not delivered", "node=%s why=\"%s\"", owner->name, err.text);
+}
+
 void request_end_all(scheduler *s, request *r, finish_reason why, const char *text)
 {
     for (uint32_t i = 0; i < r->n_sequences; i++) {
@@ -424,18 +476,21 @@ void request_refuse_unfit(scheduler *s)
         bool fits = r->opened || r->n_live == 0;
         next      = r->next;
         for (const executor_link *x = s->executors; x && !fits; x = x->next)
-            fits = request_fits(r, x);
+            fits = request_fits(s, r, x);
         if (fits)
             continue;
         error    err;
         uint32_t n_vocab = s->executors->about.n_vocab;
-        if (r->n_vocab > n_vocab)
+        span     field   = SPAN("prompt"), why;
+        if (!check_task(s, s->executors, r->pooled, r->n_prompt, &err, &why))
+            field = why;
+        else if (r->n_vocab > n_vocab)
             error_set(&err, ERR_INVALID, "token %u is outside of the vocabulary of %u that came", r->n_vocab - 1,
                       n_vocab);
         else
             error_set(&err, ERR_INVALID, "%u prompt tokens and %u to generate do not fit into the executor that came",
                       r->n_prompt, r->max_tokens);
-        request_refuse(s, &r->envelope, r->reply_to, &err, SPAN("prompt"));
+        request_refuse(s, &r->envelope, r->reply_to, &err, field);
         request_end_all(s, r, FINISH_REASON_CANCELLED, NULL);
     }
 }

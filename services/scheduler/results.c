@@ -4,6 +4,7 @@
 #include "base/log.h"
 
 #include <assert.h>
+#include <math.h>
 
 static bool is_stop_token(const request *r, uint32_t token)
 {
@@ -79,11 +80,16 @@ static void apply_entry(scheduler *s, const planned_entry *e, const step_output 
     if (output && output->error.size > 0) {
         char text[401];
         snprintf(text, sizeof text, "%.*s", SPAN_ARG(output->error));
-        if (q->request->beam) { /* the others would wait for its candidates */
+        if (q->request->beam || q->request->pooled) { /* the others would wait for its candidates; nothing is open */
             request_end_all(s, q->request, FINISH_REASON_ERROR, text);
             return;
         }
         sequence_emit(s, q, q->n_tokens, 0, NULL, 0, FINISH_REASON_ERROR, text);
+        end_choice(s, q);
+        return;
+    }
+    if (e->pools) {
+        request_answer(s, q->request, output);
         end_choice(s, q);
         return;
     }
@@ -123,6 +129,14 @@ static bool logprobs_are_sound(const token_logprob *logprobs, uint32_t n, uint32
     return true;
 }
 
+static bool pooled_is_sound(const step_output *output, uint32_t n_pooled)
+{
+    for (uint32_t i = 0; i < output->n_pooled; i++)
+        if (!isfinite(output->pooled[i]))
+            return false;
+    return output->n_pooled == n_pooled;
+}
+
 /* An executor is a process of ours, but it may be of another version, or broken: its numbers are checked like
  * anybody's. */
 static const char *find_fault(const executor_link *x, const step_result *result)
@@ -133,12 +147,14 @@ static const char *find_fault(const executor_link *x, const step_result *result)
     uint32_t            k = 0;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const planned_entry *e = &p->entries[i];
-        if (!e->samples && !e->scores)
+        if (!e->samples && !e->scores && !e->pools)
             continue;
         if (k == result->n_outputs || result->outputs[k].slot != e->slot)
             return "a result without an output that its plan asked for";
         const step_output *output  = &result->outputs[k++];
         bool               is_beam = e->sequence->request->beam != NULL;
+        if (e->pools && output->error.size == 0 && !pooled_is_sound(output, x->about.n_pooled))
+            return "another pooled output than its plan asked for";
         if (output->error.size == 0 && e->samples && !is_beam &&
             (output->n_tokens == 0 || output->n_tokens > e->n_drafts + 1))
             return "a result with more or fewer tokens than its plan asked for";
@@ -191,7 +207,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
     }
     uint32_t k = 0;
     for (uint32_t i = 0; i < p.n_entries; i++) {
-        bool wants = p.entries[i].samples || p.entries[i].scores;
+        bool wants = p.entries[i].samples || p.entries[i].scores || p.entries[i].pools;
         apply_entry(s, &p.entries[i], wants ? &result->outputs[k] : NULL);
         k += wants;
     }

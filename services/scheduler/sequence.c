@@ -102,7 +102,7 @@ bool sequence_failed(sequence *q)
 static uint32_t walk_cached_prefix(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks,
                                    kv_hash *last)
 {
-    if (!s->options->prefix_caching || q->request->prompt_logprobs)
+    if (!s->options->prefix_caching || q->request->prompt_logprobs || q->request->pooled)
         return 0;
     uint32_t n_full = (q->n_tokens - 1) / KV_BLOCK_TOKENS;
     kv_hash  hash   = kv_hash_root(s->key, q->request->tenant);

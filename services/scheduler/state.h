@@ -77,7 +77,9 @@ struct request {
     uint32_t           *stop_tokens;
     uint32_t            n_stop_tokens, n_prompt, max_tokens, n_draft_tokens;
     uint32_t            n_vocab; /* one more than the highest token of all choices: an executor must know as many */
+    uint32_t            second_start; /* where the second text of a pair begins; 0: there is one text */
     bool                prompt_logprobs, opened;
+    bool                pooled; /* its prompt's pooled output is wanted: one sequence, one pass, no postprocessor */
     const resume_point *resume;
     uint32_t            n_resume;
     int64_t             arrived_ns;
@@ -94,6 +96,7 @@ typedef struct {
     sequence *sequence;
     uint32_t  generation, slot, n_rows, n_drafts;
     bool      samples, scores; /* an output comes back: a token; log probabilities */
+    bool      pools;           /* the same: a pooled output */
 } planned_entry;
 
 typedef struct {
@@ -150,9 +153,10 @@ bool      request_admit(scheduler *s, const message *m, error *err, span *field)
 request  *request_find(const scheduler *s, const request_id *id);
 bool      request_open(scheduler *s, request *r); /* tells a postprocessor; false when none can take it now */
 void      request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field);
+void      request_answer(scheduler *s, request *r, const step_output *output); /* a pooled one */
 void      request_end_all(scheduler *s, request *r, finish_reason why, const char *text);
-void      request_settle(scheduler *s, request *r);               /* forgets it when nothing refers to it any more */
-bool      request_fits(const request *r, const executor_link *x); /* however long it gets */
+void      request_settle(scheduler *s, request *r); /* forgets it when nothing refers to it any more */
+bool      request_fits(const scheduler *s, const request *r, const executor_link *x); /* however long it gets */
 void      request_refuse_unfit(scheduler *s); /* those that wait for their start and fit into no executor */
 sequence *queue_best(const scheduler *s, const executor_link *x); /* whose turn it is on x */
 void      queue_add(scheduler *s, sequence *q);

@@ -21,7 +21,8 @@ struct prompt_maker {
     tokenizer     *tokenizer;
     chat_template *chat_template; /* NULL: chats are refused */
     uint32_t       max_model_len;
-    size_t         text_bytes_max; /* no prompt of more bytes can have few enough tokens */
+    bool           encoder, scores; /* what the model is for: see model_config */
+    size_t         text_bytes_max;  /* no prompt of more bytes can have few enough tokens */
     arena         *render, *scratch;
     uint32_t      *tokens; /* [max_model_len] */
     uint32_t       stop_tokens[STOP_TOKENS_MAX];
@@ -61,6 +62,8 @@ static bool read_length(prompt_maker *p, const tokenizer_options *options, error
     if (options->max_model_len > config.n_ctx_train)
         return error_set(err, ERR_INVALID, "--max-model-len %llu is over the %u positions that %s was trained for",
                          (unsigned long long)options->max_model_len, config.n_ctx_train, options->model);
+    p->encoder       = config.encoder;
+    p->scores        = config.n_labels > 0;
     p->max_model_len = options->max_model_len ? (uint32_t)options->max_model_len : config.n_ctx_train;
     return true;
 }
@@ -295,10 +298,109 @@ static bool check_parameters(const prompt_maker *p, const text_request *r, reque
     return true;
 }
 
+/* ---- embeddings and scores ---- */
+
+static bool check_task(const prompt_maker *p, const text_request *r, request_field *field, error *err)
+{
+    if (r->task == REQUEST_TASK_GENERATE && p->scores)
+        return refuse(field, "model", err, ERR_INVALID,
+                      "this model scores pairs of texts (/v1/rerank) and generates no text");
+    if (r->task == REQUEST_TASK_GENERATE && p->encoder)
+        return refuse(field, "model", err, ERR_INVALID,
+                      "this model is an encoder for embeddings (/v1/embeddings) and generates no text");
+    if (r->task == REQUEST_TASK_EMBED && p->scores)
+        return refuse(field, "model", err, ERR_INVALID,
+                      "this model scores pairs of texts (/v1/rerank) and gives no embeddings");
+    if (r->task == REQUEST_TASK_SCORE && !p->scores)
+        return refuse(field, "model", err, ERR_INVALID,
+                      "this model gives no scores: reranking needs a cross-encoder, a classifier with one label");
+    return true;
+}
+
+static bool refuse_long(const prompt_maker *p, const char *name, request_field *field, error *err)
+{
+    return refuse(field, name, err, ERR_INVALID, "the text is longer than the %u tokens that this model takes",
+                  p->max_model_len);
+}
+
+static bool put_token(prompt_maker *p, uint32_t token, prompt *out, const char *name, request_field *field, error *err)
+{
+    if (out->n_tokens == p->max_model_len)
+        return refuse_long(p, name, field, err);
+    p->tokens[out->n_tokens++] = token;
+    return true;
+}
+
+/* What users wrote, where no control token is meant, and the token that ends a text. */
+static bool put_text(prompt_maker *p, span text, prompt *out, const char *name, request_field *field, error *err)
+{
+    text_part part = {text, false};
+    uint32_t  n;
+    arena_reset(p->scratch);
+    if (text.size > p->text_bytes_max)
+        return refuse_long(p, name, field, err);
+    if (!tokenizer_encode(p->tokenizer, &part, 1, p->scratch, p->tokens + out->n_tokens,
+                          p->max_model_len - out->n_tokens, &n, err))
+        return err->code == ERR_TOO_LARGE ? refuse_long(p, name, field, err)
+                                          : refuse(field, name, err, err->code, "%s", err->text);
+    out->n_tokens += n;
+    return !tokenizer_adds_eos(p->tokenizer) || put_token(p, tokenizer_eos(p->tokenizer), out, name, field, err);
+}
+
+/* [CLS] text [SEP], or [CLS] query [SEP] document [SEP], in a BERT. */
+static bool encode_pooled(prompt_maker *p, const text_request *r, prompt *out, uint32_t *second_start,
+                          request_field *field, error *err)
+{
+    bool        scores = r->task == REQUEST_TASK_SCORE;
+    const char *name   = scores ? "query" : "input";
+    *out               = (prompt){.tokens = p->tokens};
+    *second_start      = 0;
+    if (r->kind == PROMPT_KIND_CHAT || (scores && r->kind == PROMPT_KIND_TOKENS))
+        return refuse(field, name, err, ERR_UNSUPPORTED, "must be a text");
+    if (r->kind == PROMPT_KIND_TOKENS && r->n_prompt_tokens > p->max_model_len)
+        return refuse_long(p, name, field, err);
+    if (r->kind == PROMPT_KIND_TOKENS)
+        return check_tokens(p, r->prompt_tokens, r->n_prompt_tokens, name, field, err) &&
+               copy_tokens(p, r, out, field, err);
+    if (tokenizer_adds_bos(p->tokenizer) && !put_token(p, tokenizer_bos(p->tokenizer), out, name, field, err))
+        return false;
+    if (!put_text(p, r->prompt, out, name, field, err))
+        return false;
+    *second_start = scores ? out->n_tokens : 0;
+    return !scores || put_text(p, r->document, out, "documents", field, err);
+}
+
+static bool make_pooled(prompt_maker *p, const text_request *r, gen_request *out, request_field *field, error *err)
+{
+    prompt   made;
+    uint32_t second_start;
+    if (!encode_pooled(p, r, &made, &second_start, field, err))
+        return false;
+    if (made.n_tokens == 0 || r->n != 1)
+        return refuse(field, made.n_tokens ? "n" : "input", err, ERR_INVALID,
+                      made.n_tokens ? "a text has one embedding" : "the text is empty: it has no token");
+    *out              = gen_request_defaults;
+    out->prompt       = made.tokens;
+    out->n_prompt     = made.n_tokens;
+    out->pooled       = true;
+    out->second_start = second_start;
+    out->priority     = r->priority;
+    out->session      = r->session;
+    out->reply_to     = r->reply_to;
+    out->tenant       = r->tenant;
+    return true;
+}
+
+/* ---- requests ---- */
+
 bool prompt_make_request(prompt_maker *p, const text_request *r, int64_t now_unix_s, gen_request *out,
                          request_field *field, error *err)
 {
     prompt made;
+    if (!check_task(p, r, field, err))
+        return false;
+    if (r->task != REQUEST_TASK_GENERATE)
+        return make_pooled(p, r, out, field, err);
     if (!check_parameters(p, r, field, err) || !make(p, r, now_unix_s, &made, field, err))
         return false;
     uint32_t room = p->max_model_len - made.n_tokens;

@@ -28,7 +28,9 @@ bool prompt_encode(prompt_maker *p, const text_request *r, bool trusted, int64_t
                    request_field *field, error *err) MUST_CHECK;
 
 /* The whole gen.request: a prompt of at least one token that leaves room for an answer, max_tokens resolved against the
- * length, stop tokens. A text prompt is the caller's own and trusted. The spans are those of `r`. */
+ * length, stop tokens. A text prompt is the caller's own and trusted. The spans are those of `r`. For an embedding or a
+ * score: the text, or query and document, with the tokens around them, none of it trusted. What the model is not made
+ * for is refused. */
 bool prompt_make_request(prompt_maker *p, const text_request *r, int64_t now_unix_s, gen_request *out,
                          request_field *field, error *err) MUST_CHECK;
 

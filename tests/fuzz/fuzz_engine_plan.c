@@ -24,6 +24,7 @@ static engine *new_engine(void)
     o.max_num_batched_tokens = 32;
     o.max_logit_rows         = 16;
     o.kv_cache_memory        = 32 * 4096;
+    o.pooling                = 1;
     return engine_new(&o, NULL);
 }
 

@@ -21,6 +21,7 @@ enum {
     ACTS_MAX     = 64,
     PROMPT_MAX   = 80,
     TOP          = 4,
+    POOLED_MAX   = 8,
     MEMORY_BYTES = 8 << 20
 };
 
@@ -36,7 +37,7 @@ typedef enum {
 
 typedef struct {
     uint32_t slot, position, n_rows, n_drafts;
-    bool     samples, scores, is_beam;
+    bool     samples, scores, is_beam, pools;
 } wanted;
 
 /* Whom the fuzzer plays. An executor keeps the plans that it has not answered. */
@@ -44,6 +45,7 @@ typedef struct {
     actor         *actor;
     executor_ready said, about; /* last; and what it is since the scheduler's reset */
     bool           open[ENTRIES];
+    uint32_t       n_opened[ENTRIES]; /* tokens */
     uint64_t       steps[PLANS];
     wanted         plans[PLANS][ENTRIES];
     uint32_t       n_entries[PLANS], n_plans;
@@ -107,7 +109,8 @@ static void check_plan(player *x, const step_plan *plan)
         assert(o->slot < about->n_slots && !x->open[o->slot]);
         assert(o->n_tokens <= about->max_model_len && o->n_prompt_tokens <= o->n_tokens);
         assert(are_below(o->tokens, o->n_tokens, about->n_vocab));
-        x->open[o->slot] = true;
+        x->open[o->slot]     = true;
+        x->n_opened[o->slot] = o->n_tokens;
     }
     for (uint32_t i = 0; i < plan->n_entries; i++) {
         const step_entry *e = &plan->entries[i];
@@ -115,6 +118,9 @@ static void check_plan(player *x, const step_plan *plan)
         assert(are_below(e->append, e->n_append, about->n_vocab) && are_below(e->drafts, e->n_drafts, about->n_vocab));
         assert(are_below(e->blocks, e->n_blocks, about->n_kv_blocks));
         assert((uint64_t)e->position + e->n_tokens + e->n_drafts <= about->max_model_len);
+        assert(e->logits == LOGITS_WANTED_POOLED
+                   ? about->n_pooled > 0 && e->position == 0 && e->n_tokens == x->n_opened[e->slot]
+                   : !about->encoder);
         n_rows += e->n_tokens + e->n_drafts;
         n_logit_rows += e->logits == LOGITS_WANTED_ALL    ? e->n_tokens
                         : e->logits == LOGITS_WANTED_LAST ? 1 + e->n_drafts
@@ -134,13 +140,15 @@ static void on_plan(void *self, const message *m)
     x->n_entries[at] = plan->n_entries;
     for (uint32_t i = 0; i < plan->n_entries; i++) {
         const step_entry *e = &plan->entries[i];
-        x->plans[at][i]     = (wanted){.slot     = e->slot,
-                                       .position = e->position,
-                                       .n_rows   = e->n_tokens,
-                                       .n_drafts = e->n_drafts,
-                                       .samples  = e->logits != LOGITS_WANTED_NONE && !e->no_sample,
-                                       .scores   = e->logits == LOGITS_WANTED_ALL,
-                                       .is_beam  = e->logits != LOGITS_WANTED_NONE && e->no_sample};
+        x->plans[at][i] =
+            (wanted){.slot     = e->slot,
+                     .position = e->position,
+                     .n_rows   = e->n_tokens,
+                     .n_drafts = e->n_drafts,
+                     .samples  = e->logits != LOGITS_WANTED_NONE && !e->no_sample,
+                     .scores   = e->logits == LOGITS_WANTED_ALL,
+                     .pools    = e->logits == LOGITS_WANTED_POOLED,
+                     .is_beam  = e->logits != LOGITS_WANTED_NONE && e->logits != LOGITS_WANTED_POOLED && e->no_sample};
     }
 }
 
@@ -224,6 +232,14 @@ static void act_request(stage *t)
     }
     if (how & 4)
         body->max_tokens = take(&t->in) % 32;
+    if (how & 16) { /* an embedding, perhaps of a pair */
+        body->pooled              = true;
+        body->max_tokens          = 0;
+        body->n                   = 1;
+        body->second_start        = how & 32 ? body->n_prompt / 2 : 0;
+        body->sampling.beam_width = 0;
+        body->prompt_logprobs     = false;
+    }
     body->reply_to = span_of(actor_name(t->players[how & 8 ? CLIENT : GATEWAY].actor));
     if (deadline > 128)
         about.deadline_unix_ms = clock_unix_ms(simulation_clock(t->sim)) + deadline - 128;
@@ -249,10 +265,11 @@ static void act_ready(stage *t)
         body->n_slots = 1 + take(&t->in) % 32;
     if (body->n_slots > ENTRIES)
         body->n_slots = ENTRIES; /* what a player can write down */
-    body->kv_block_tokens  = how & 4 ? body->kv_block_tokens : KV_BLOCK_TOKENS;
-    body->n_tokens_max     = how & 8 ? body->n_tokens_max : 1 + take(&t->in) % 128;
-    body->n_vocab          = how & 16 ? body->n_vocab : VOCABULARY;
-    body->max_model_len    = how & 32 ? body->max_model_len : 256;
+    body->kv_block_tokens = how & 4 ? body->kv_block_tokens : KV_BLOCK_TOKENS;
+    body->n_tokens_max    = how & 8 ? body->n_tokens_max : 1 + take(&t->in) % 128;
+    body->n_vocab         = how & 16 ? body->n_vocab : VOCABULARY;
+    body->max_model_len   = how & 32 ? body->max_model_len : 256;
+    body->n_pooled %= POOLED_MAX + 1;
     body->n_logit_rows_max = how & 64 ? body->n_logit_rows_max : 1 + take(&t->in) % 64;
     t->players[who].said   = *body;
     say(t, who, MSG_EXECUTOR_READY, body, NULL);
@@ -281,10 +298,11 @@ static token_logprob *likely(stage *t, uint32_t n)
 }
 
 /* What the plan asked for: for drafts, some of them are right. */
-static step_output honest_output(stage *t, const wanted *w)
+static step_output honest_output(stage *t, const player *x, const wanted *w)
 {
-    step_output o      = {.slot = w->slot, .position = w->position + w->n_rows};
-    uint32_t   *tokens = arena_take_array(t->memory, w->n_drafts + 1, sizeof *tokens);
+    static const float pooled[POOLED_MAX];
+    step_output        o      = {.slot = w->slot, .position = w->position + w->n_rows};
+    uint32_t          *tokens = arena_take_array(t->memory, w->n_drafts + 1, sizeof *tokens);
     if (w->samples && tokens) {
         o.tokens   = tokens;
         o.n_tokens = 1 + take(&t->in) % (w->n_drafts + 1);
@@ -292,6 +310,10 @@ static step_output honest_output(stage *t, const wanted *w)
             tokens[i] = take(&t->in) % VOCABULARY;
         o.n_logprobs = o.n_tokens;
         o.logprobs   = likely(t, o.n_logprobs);
+    }
+    if (w->pools) {
+        o.pooled   = pooled;
+        o.n_pooled = x->about.n_pooled;
     }
     if (w->is_beam && (o.logprobs = likely(t, 1)))
         o.n_logprobs = 1;
@@ -314,17 +336,17 @@ static void answer(stage *t, player_id who, bool honest)
     step_result  result  = {.step = x->steps[0], .outputs = outputs};
     for (uint32_t i = 0; outputs && i < x->n_entries[0]; i++) {
         const wanted *w = &x->plans[0][i];
-        if (!w->samples && !w->scores && !w->is_beam)
+        if (!w->samples && !w->scores && !w->is_beam && !w->pools)
             continue;
         step_output *o   = &outputs[result.n_outputs++];
         uint8_t      lie = honest ? 0 : take(&t->in);
-        *o               = honest_output(t, w);
+        *o               = honest_output(t, x, w);
         if (lie > 224)
             o->error = SPAN("no finite logit");
         else if (lie > 192)
             o->position = (uint32_t)take_wide(&t->in);
         else if (lie > 160)
-            o->n_logprobs = o->n_prompt_logprobs = 0;
+            o->n_logprobs = o->n_prompt_logprobs = o->n_pooled = 0;
     }
     if (!honest && take(&t->in) > 240)
         result.error = SPAN("out of memory");

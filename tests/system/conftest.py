@@ -23,9 +23,9 @@ def serve(tmp_path_factory):
     server.stop()
 
 
-def run_cluster(transport):
+def run_cluster(transport, **options):
     folder = Path(tempfile.mkdtemp(prefix="troupe-"))  # short: the path of a unix socket has at most 107 bytes
-    cluster = processes.Cluster(folder, transport)
+    cluster = processes.Cluster(folder, transport, **options)
     try:
         cluster.start_all()
         yield cluster

@@ -200,14 +200,14 @@ class Server:
         assert not faults, "\n\n".join(faults)
 
 
-def start_serve(folder, *flags, model_name=MODEL_NAME):
+def start_serve(folder, *flags, model_name=MODEL_NAME, model=MODEL):
     """Everything in one process, for HTTP and the bus."""
     require_files()
     server = Server(folder)
     server.gateway_endpoint = f"tcp://127.0.0.1:{free_port()}"
     bus = [] if "--bus-bind" in flags else ["--bus-bind", server.gateway_endpoint, "--bus-insecure"]
     name = ["--served-model-name", model_name] if model_name else []
-    return server.wait_ready(server.troupe("serve", "--model", MODEL, "--port", 0, *bus, *name, *flags))
+    return server.wait_ready(server.troupe("serve", "--model", model, "--port", 0, *bus, *name, *flags))
 
 
 # ---- one process a service -------------------------------------------------------------------------------------------
@@ -232,9 +232,10 @@ def write_keys(folder):
 class Cluster(Server):
     """Redis and six processes. `endpoints` are those of gateway and scheduler; with CURVE when they are tcp."""
 
-    def __init__(self, folder, transport):
+    def __init__(self, folder, transport, model=MODEL):
         super().__init__(folder)
         require_files()
+        self.model = model
         self.curve = transport == "tcp"
         if self.curve:
             write_keys(folder)
@@ -269,7 +270,7 @@ class Cluster(Server):
         else:
             flags += tuple(flag for letter in CALLERS[name] for flag in at[letter])
         if name in WITH_MODEL:
-            flags += ("--model", MODEL)
+            flags += ("--model", self.model)
         if self.curve:
             key = self.folder / ("gateway.key" if name == "scheduler" else f"{name}.key")
             flags += ("--bus-secret-key", key, "--bus-server-key", self.folder / "gateway.key.pub")

@@ -26,8 +26,14 @@ def run(*command):
 
 
 def test_curl_asks_for_the_capital_of_france(serve):
-    command = example("sh", "curl http").replace("http://127.0.0.1:8080", serve.url)
+    command = example("sh", "8080/v1/chat/completions").replace("http://127.0.0.1:8080", serve.url)
     assert serve.url in command and "Paris" in run("bash", "-c", command)
+
+
+def test_curl_asks_for_embeddings(start_serve):
+    server = start_serve(model=ROOT / "tests/data/models/bert")
+    command = example("sh", "/v1/embeddings").splitlines()[-1].replace("http://127.0.0.1:8080", server.url)
+    assert server.url in command and run("bash", "-c", command).count('"object":"embedding"') == 2
 
 
 def test_the_openai_package_streams_a_joke(serve):

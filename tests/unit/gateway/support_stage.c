@@ -36,6 +36,8 @@ static void on_text_request(void *self, const message *m)
     seen->prompt_logprobs    = body->prompt_logprobs;
     seen->echo               = body->output.echo;
     seen->n_resume           = body->n_resume;
+    seen->task               = body->task;
+    copy(seen->document, SEEN_TEXT, body->document);
     copy(seen->text, SEEN_TEXT, body->n_messages ? body->messages[body->n_messages - 1].content : body->prompt);
     copy(seen->tenant, sizeof seen->tenant, body->tenant);
     copy(seen->session, sizeof seen->session, body->session);
@@ -368,6 +370,18 @@ void stage_delta(stage *s, const envelope *about, uint32_t choice, uint32_t inde
     if (finish != FINISH_REASON_NONE)
         d.usage = (usage){.prompt_tokens = 12, .completion_tokens = index + n, .cached_tokens = 4};
     stage_send_delta(s, about, &d);
+}
+
+void stage_pooled(stage *s, const envelope *about, const float *numbers, uint32_t n)
+{
+    text_delta d = text_delta_defaults;
+    error      err;
+    d.pooled   = numbers;
+    d.n_pooled = n;
+    d.finish   = FINISH_REASON_STOP;
+    d.usage    = (usage){.prompt_tokens = 5};
+    if (!actor_send(s->scheduler, s->gateway_of_scheduler, MSG_TEXT_DELTA, &d, about, &err))
+        fail_msg("%s", err.text);
 }
 
 void stage_refuse(stage *s, const envelope *about, error_code code, const char *text, const char *field,

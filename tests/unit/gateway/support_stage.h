@@ -19,14 +19,16 @@ enum { SEEN_MAX = 64, SEEN_TEXT = 256, SEEN_TOKENS = 32 };
 
 /* A text.request, text.encode or text.decode as the tokenizer saw it. */
 typedef struct {
-    envelope    about;
-    prompt_kind kind;
-    char        text[SEEN_TEXT]; /* the prompt, or the last message */
-    char        tenant[65], session[129], reply_to[65];
-    uint64_t    seed;
-    uint32_t    max_tokens, n, n_tokens, n_stop, n_top_logprobs, n_resume, n_resume_tokens;
-    uint32_t    resume_tokens[SEEN_TOKENS]; /* of choice 0 */
-    bool        prompt_logprobs, echo;
+    envelope     about;
+    prompt_kind  kind;
+    char         text[SEEN_TEXT]; /* the prompt, or the last message */
+    char         tenant[65], session[129], reply_to[65];
+    uint64_t     seed;
+    uint32_t     max_tokens, n, n_tokens, n_stop, n_top_logprobs, n_resume, n_resume_tokens;
+    uint32_t     resume_tokens[SEEN_TOKENS]; /* of choice 0 */
+    bool         prompt_logprobs, echo;
+    request_task task;
+    char         document[SEEN_TEXT];
 } seen_request;
 
 /* What a client on the bus was told. */
@@ -82,6 +84,9 @@ uint32_t     http_count(const http_client *c, const char *text);
 void stage_delta(stage *s, const envelope *about, uint32_t choice, uint32_t index, uint32_t n, const char *text,
                  finish_reason finish);
 void stage_send_delta(stage *s, const envelope *about, const text_delta *d);
+
+/* What a scheduler says of an embedding or a score. */
+void stage_pooled(stage *s, const envelope *about, const float *numbers, uint32_t n);
 void stage_refuse(stage *s, const envelope *about, error_code code, const char *text, const char *field,
                   uint32_t retry_after_ms);
 

@@ -1,5 +1,6 @@
 #include "support_cases.h"
 
+#include "support_case_memory.h"
 #include "support_inputs.h"
 
 #include <math.h>
@@ -12,44 +13,6 @@
 #include <cmocka.h>
 
 #include "kernels/dtype.h"
-
-/* ---- memory of the device, for the length of one run
- * ----------------------------------------------------------------- */
-
-typedef struct {
-    kern_device *device;
-    void        *owned[16];
-    uint32_t     n;
-} arena;
-
-static void *on_device(arena *a, const void *host, size_t bytes)
-{
-    void *memory = kern_alloc(a->device, bytes + 4);
-    assert_non_null(memory);
-    a->owned[a->n++] = memory;
-    if (host) {
-        kern_upload(a->device, memory, host, bytes);
-    }
-    return memory;
-}
-
-static void fetch(arena *a, float *host, const void *from, size_t bytes)
-{
-    kern_synchronize(a->device);
-    kern_download(a->device, host, from, bytes);
-}
-
-static void arena_done(arena *a)
-{
-    for (uint32_t i = 0; i < a->n; i++) {
-        kern_free(a->device, a->owned[i]);
-    }
-}
-
-static void output_alloc(case_output *output, size_t n)
-{
-    *output = (case_output){calloc(n + 1, sizeof(float)), calloc(n + 1, sizeof(float)), n};
-}
 
 void case_output_free(case_output *output)
 {
@@ -156,13 +119,6 @@ static void run_gemm(const kernel_case *c, kern_device *device, const case_part 
 /* ---- embed, norm, rope, activation, gather
  * --------------------------------------------------------------------------- */
 
-static void relative_bounds(case_output *output, float relative, float absolute)
-{
-    for (size_t i = 0; i < output->n; i++) {
-        output->bounds[i] = fabsf(output->values[i]) * relative + absolute;
-    }
-}
-
 static void run_embed(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
 {
     arena          a = {.device = device};
@@ -175,14 +131,19 @@ static void run_embed(const kernel_case *c, kern_device *device, const case_part
         tokens[i] = (uint32_t)(input_word(c->seed, 1, part->first + i) % c->embed.n_vocab);
     }
     output_alloc(output, (size_t)part->n * c->embed.n_cols);
-    kern_embed_args args = {weight, on_device(&a, tokens, part->n * 4), on_device(&a, NULL, output->n * 4), 1.5f,
-                            part->n};
+    float *held = input_floats(c, 3, (size_t)c->n_rows * c->embed.n_cols) + (size_t)part->first * c->embed.n_cols;
+    kern_embed_args args = {weight,
+                            on_device(&a, tokens, part->n * 4),
+                            on_device(&a, held, output->n * 4),
+                            1.5f,
+                            part->n,
+                            c->embed.accumulate};
     kern_embed(device, &args);
     fetch(&a, output->values, args.out, output->n * 4);
     relative_bounds(output, 0, 0);
     kern_weight_free(device, &weight);
     arena_done(&a);
-    free(data), free(tokens);
+    free(data), free(tokens), free(held - (size_t)part->first * c->embed.n_cols);
 }
 
 static void run_rmsnorm(const kernel_case *c, kern_device *device, const case_part *part, case_output *output)
@@ -251,7 +212,7 @@ static void run_glu(const kernel_case *c, kern_device *device, const case_part *
     size_t first = (size_t)part->first * n_cols;
     output_alloc(output, (size_t)part->n * n_cols);
     kern_glu_args args = {.gate       = on_device(&a, gate + first, output->n * 4),
-                          .up         = on_device(&a, up + first, output->n * 4),
+                          .up         = c->glu.alone ? NULL : on_device(&a, up + first, output->n * 4),
                           .n_tokens   = part->n,
                           .n_cols     = n_cols,
                           .activation = c->glu.activation};
@@ -260,7 +221,7 @@ static void run_glu(const kernel_case *c, kern_device *device, const case_part *
     fetch(&a, output->values, args.out, output->n * 4);
     for (size_t i = 0; i < output->n;
          i++) { /* 1 + tanh cancels where the gate is negative: an absolute error of some 2^-23 */
-        float product     = fabsf(gate[first + i] * up[first + i]);
+        float product     = fabsf(gate[first + i] * (c->glu.alone ? 1 : up[first + i]));
         output->bounds[i] = fabsf(output->values[i]) * 2e-6f +
                             (c->glu.activation == KERN_ACT_SILU ? fabsf(up[first + i]) * 1e-30f : product * 2e-7f);
     }
@@ -392,18 +353,19 @@ static void attention_call(const kernel_case *c, kern_device *device, attention_
             n_tokens += n;
         }
     }
-    kern_attention_args args = {.cache        = s->cache,
-                                .layer        = CASE_LAYER,
-                                .q            = on_device(&a, q, n_tokens * width * 4),
-                                .out          = on_device(&a, NULL, n_tokens * width * 4),
-                                .sequences    = on_device(&a, sequences, n_sequences * sizeof *sequences),
-                                .block_tables = on_device(&a, s->tables, s->n_entries * 4),
-                                .n_sequences  = n_sequences,
-                                .n_tokens     = n_tokens,
-                                .n_heads      = c->attention.n_heads,
-                                .scale        = 1 / sqrtf((float)c->attention.head_dim),
-                                .softcap      = c->attention.softcap,
-                                .window       = c->attention.window};
+    kern_attention_args args = {.cache         = s->cache,
+                                .layer         = CASE_LAYER,
+                                .q             = on_device(&a, q, n_tokens * width * 4),
+                                .out           = on_device(&a, NULL, n_tokens * width * 4),
+                                .sequences     = on_device(&a, sequences, n_sequences * sizeof *sequences),
+                                .block_tables  = on_device(&a, s->tables, s->n_entries * 4),
+                                .n_sequences   = n_sequences,
+                                .n_tokens      = n_tokens,
+                                .n_heads       = c->attention.n_heads,
+                                .scale         = 1 / sqrtf((float)c->attention.head_dim),
+                                .softcap       = c->attention.softcap,
+                                .window        = c->attention.window,
+                                .bidirectional = c->attention.bidirectional};
     kern_attention(device, &args);
     fetch(&a, out, args.out, n_tokens * width * 4);
     for (uint32_t i = 0; i < n_sequences; i++) {
@@ -419,7 +381,7 @@ static void run_attention(const kernel_case *c, kern_device *device, const case_
     attention_state s = {0};
     attention_prepare(c, device, &s);
     output_alloc(output, (size_t)c->n_rows * c->attention.n_heads * c->attention.head_dim);
-    uint32_t chunk = part->chunk ? part->chunk : c->n_rows, longest = 0;
+    uint32_t chunk = part->chunk && !c->attention.bidirectional ? part->chunk : c->n_rows, longest = 0;
     for (uint32_t i = 0; i < c->attention.n_sequences; i++) {
         attention_write(c, device, &s, i, 0, c->attention.position[i] + c->attention.n_q[i]);
         longest = c->attention.n_q[i] > longest ? c->attention.n_q[i] : longest;
@@ -613,6 +575,9 @@ static void add_embeds(case_list *list)
     for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
         kernel_case c = {.run = run_embed, .n_rows = 7, .by_row = true, .embed = {dtype, 53, columns_of(dtype, 160)}};
         add(list, c, "embed %s", kern_dtype_name(dtype));
+        c.embed.accumulate = true;
+        c.embed.n_cols     = columns_of(dtype, dtype <= KERN_BF16 ? 1037 : 1024);
+        add(list, c, "embed %s, sum", kern_dtype_name(dtype));
     }
 }
 
@@ -620,6 +585,7 @@ static void add_rows(case_list *list)
 {
     static const uint32_t columns[]    = {1, 15, 16, 31, 64, 576, 2047};
     static const float    magnitudes[] = {1, 1e12f, 1e-12f};
+    static const char    *names[]      = {"silu", "gelu by tanh", "gelu by erf"};
     for (uint32_t i = 0; i < sizeof columns / sizeof columns[0]; i++) {
         for (uint32_t residual = 0; residual < 2; residual++) {
             kernel_case norm = {.run       = run_rmsnorm,
@@ -631,15 +597,24 @@ static void add_rows(case_list *list)
         }
         kernel_case gather = {.run = run_gather, .n_rows = 9, .by_row = true, .gather = {columns[i], i % 2}};
         add(list, gather, "gather %u columns%s", columns[i], i % 2 ? ", soft cap" : "");
-        for (kern_activation activation = KERN_ACT_SILU; activation <= KERN_ACT_GELU_TANH; activation++) {
+        kernel_case pool = {.run = run_pool, .n_rows = 4, .by_row = true, .pool = {columns[i], 1 + i * i * 9}};
+        add(list, pool, "pool of up to %u rows of %u columns", pool.pool.n_longest, columns[i]);
+        kernel_case layernorm = {.run       = run_layernorm,
+                                 .n_rows    = 2 + i * 3,
+                                 .by_row    = true,
+                                 .magnitude = magnitudes[i % 3],
+                                 .layernorm = {columns[i], i % 2, (float)(i % 4) * 3}};
+        add(list, layernorm, "layernorm %u columns of %g around %g", columns[i], (double)layernorm.magnitude,
+            (double)layernorm.layernorm.center);
+        for (kern_activation activation = KERN_ACT_SILU; activation <= KERN_ACT_GELU_ERF; activation++) {
             static const float scales[] = {3, 100, 1e4f, 1e-3f};
             kernel_case        c        = {.run       = run_glu,
                                            .n_rows    = 1 + i,
                                            .by_row    = true,
                                            .magnitude = scales[i % 4],
-                                           .glu       = {columns[i], activation}};
-            add(list, c, "glu %s %u columns of %g", activation == KERN_ACT_SILU ? "silu" : "gelu", columns[i],
-                (double)scales[i % 4]);
+                                           .glu       = {columns[i], activation, i % 3 == 2}};
+            add(list, c, "glu %s %u columns of %g%s", names[activation], columns[i], (double)scales[i % 4],
+                c.glu.alone ? ", alone" : "");
         }
     }
     static const uint32_t ropes[][3] = {{1, 2, 2}, {3, 64, 64}, {9, 80, 32}, {2, 128, 126}};
@@ -650,13 +625,38 @@ static void add_rows(case_list *list)
     }
 }
 
+typedef struct {
+    uint32_t heads, kv_heads, head_dim, window, n, position[4], n_q[4];
+    float    softcap, magnitude;
+    bool     copied;
+} attention_shape;
+
+static void add_attention(case_list *list, const attention_shape *shape, kern_dtype dtype, bool bidirectional)
+{
+    kernel_case c = {.run       = run_attention,
+                     .magnitude = shape->magnitude,
+                     .attention = {.dtype         = dtype,
+                                   .n_heads       = shape->heads,
+                                   .n_kv_heads    = shape->kv_heads,
+                                   .head_dim      = shape->head_dim,
+                                   .window        = shape->window,
+                                   .n_sequences   = shape->n,
+                                   .softcap       = shape->softcap,
+                                   .copied        = shape->copied,
+                                   .bidirectional = bidirectional}};
+    for (uint32_t s = 0; s < shape->n; s++) {
+        c.attention.position[s] = shape->position[s];
+        c.attention.n_q[s]      = shape->n_q[s];
+        c.n_rows += shape->n_q[s];
+    }
+    add(list, c, "attention %s, %u heads on %u of %u, window %u, softcap %g%s", kern_dtype_name(dtype), shape->heads,
+        shape->kv_heads, shape->head_dim, shape->window, (double)shape->softcap,
+        bidirectional ? ", bidirectional" : "");
+}
+
 static void add_attentions(case_list *list)
 {
-    static const struct {
-        uint32_t heads, kv_heads, head_dim, window, n, position[4], n_q[4];
-        float    softcap, magnitude;
-        bool     copied;
-    } shapes[] = {
+    static const attention_shape shapes[] = {
         {1, 1, 16, 0, 1, {0}, {1}, 0, 1, false},
         {3, 1, 24, 0, 2, {5, 0}, {1, 20}, 0, 1, false},
         {9, 3, 64, 0, 4, {100, 15, 16, 0}, {1, 1, 3, 40}, 0, 1, true},
@@ -671,25 +671,17 @@ static void add_attentions(case_list *list)
         {2, 1, 48, 100, 2, {1530, 700}, {10, 1}, 0, 1, false},
         {2, 2, 16, 600, 1, {1020}, {7}, 0, 4, false},
     };
-    for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-        for (kern_dtype dtype = KERN_F32; dtype <= KERN_BF16; dtype++) {
-            kernel_case c = {.run       = run_attention,
-                             .magnitude = shapes[i].magnitude,
-                             .attention = {.dtype       = dtype,
-                                           .n_heads     = shapes[i].heads,
-                                           .n_kv_heads  = shapes[i].kv_heads,
-                                           .head_dim    = shapes[i].head_dim,
-                                           .window      = shapes[i].window,
-                                           .n_sequences = shapes[i].n,
-                                           .softcap     = shapes[i].softcap,
-                                           .copied      = shapes[i].copied}};
-            for (uint32_t s = 0; s < shapes[i].n; s++) {
-                c.attention.position[s] = shapes[i].position[s];
-                c.attention.n_q[s]      = shapes[i].n_q[s];
-                c.n_rows += shapes[i].n_q[s];
-            }
-            add(list, c, "attention %s, %u heads on %u of %u, window %u, softcap %g", kern_dtype_name(dtype),
-                shapes[i].heads, shapes[i].kv_heads, shapes[i].head_dim, shapes[i].window, (double)shapes[i].softcap);
+    static const attention_shape bidirectional[] = {
+        {12, 12, 32, 0, 4, {0}, {40, 1, 16, 65}, 0, 2, false},
+        {4, 2, 64, 0, 2, {0, 20}, {150, 9}, 0, 1, true},
+        {1, 1, 16, 0, 1, {1015}, {30}, 0, 1, false},
+    };
+    for (kern_dtype dtype = KERN_F32; dtype <= KERN_BF16; dtype++) {
+        for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+            add_attention(list, &shapes[i], dtype, false);
+        }
+        for (uint32_t i = 0; i < sizeof bidirectional / sizeof bidirectional[0]; i++) {
+            add_attention(list, &bidirectional[i], dtype, true);
         }
     }
 }

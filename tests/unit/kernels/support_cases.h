@@ -36,11 +36,20 @@ struct kernel_case {
         struct {
             kern_dtype dtype;
             uint32_t   n_vocab, n_cols;
+            bool       accumulate;
         } embed;
         struct {
             uint32_t n_cols, row_stride;
             bool     in_place, accumulate;
         } rmsnorm;
+        struct {
+            uint32_t n_cols;
+            bool     in_place;
+            float    center; /* of the rows' values, in magnitudes */
+        } layernorm;
+        struct {
+            uint32_t n_cols, n_longest;
+        } pool;
         struct {
             uint32_t        n_heads, head_dim, rope_dim;
             kern_rope_pairs pairs;
@@ -48,6 +57,7 @@ struct kernel_case {
         struct {
             uint32_t        n_cols;
             kern_activation activation;
+            bool            alone; /* nothing is multiplied by it */
         } glu;
         struct {
             uint32_t n_cols;
@@ -59,6 +69,7 @@ struct kernel_case {
             uint32_t   position[4], n_q[4];
             float      softcap;
             bool       copied; /* the blocks that are read are copies */
+            bool       bidirectional;
         } attention;
         struct {
             uint32_t        n_vocab, n_edits;

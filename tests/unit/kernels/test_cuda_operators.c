@@ -221,7 +221,8 @@ static float *attend(kern_device *device, const attention_case *c)
                                     s_device,       t_device,
                                     c->n_sequences, n_tokens,
                                     c->n_heads,     0.3f / sqrtf((float)c->head_dim),
-                                    c->softcap,     c->window};
+                                    c->softcap,     c->window,
+                                    false};
     kern_attention(device, &args);
     float *out = pull(device, args.out, n_tokens * n_row * sizeof(float));
     kern_free(device, q_device), kern_free(device, s_device), kern_free(device, t_device);
@@ -267,8 +268,8 @@ static void copied_blocks_hold_all_layers(void **state)
     for (uint32_t i = 0; i < 2; i++) {
         kern_sequence       sequence = {0, 1, 0, i};
         kern_sequence      *s        = push(cuda, &sequence, sizeof sequence);
-        kern_attention_args args     = {cache, 2, q_device, kern_alloc(cuda, 16 * sizeof(float)), s, table, 1, 1, 2,
-                                        1,     0, 0};
+        kern_attention_args args     = {cache, 2, q_device, kern_alloc(cuda, 16 * sizeof(float)), s, table, 1, 1, 2, 1,
+                                        0,     0, false};
         kern_attention(cuda, &args);
         out[i] = pull(cuda, args.out, 16 * sizeof(float));
         kern_free(cuda, s);

@@ -148,8 +148,8 @@ static void a_weight_borrows_packed_bytes(void **state)
             kern_weight *weight = kern_weight_borrow(device, &packed, bytes, why);
             assert_non_null(weight);
             assert_int_equal(bytes, kern_weight_bytes(weight));
-            kern_embed(device, &(kern_embed_args){owner, tokens, rows[0], 1, 3});
-            kern_embed(device, &(kern_embed_args){weight, tokens, rows[1], 1, 3});
+            kern_embed(device, &(kern_embed_args){owner, tokens, rows[0], 1, 3, false});
+            kern_embed(device, &(kern_embed_args){weight, tokens, rows[1], 1, 3, false});
             assert_memory_equal(rows[0], rows[1], sizeof rows[0]);
             kern_weight_free(device, &weight);
             assert_null(kern_weight_borrow(device, &packed, bytes - 1, why));

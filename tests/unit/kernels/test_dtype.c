@@ -71,7 +71,7 @@ static void a_packed_row_is_the_row_of_the_file(void **state)
         uint32_t     tokens[] = {1, 0};
         float        out[512];
         assert_non_null(weight);
-        kern_embed(device, &(kern_embed_args){weight, tokens, out, 1, 2});
+        kern_embed(device, &(kern_embed_args){weight, tokens, out, 1, 2, false});
         assert_memory_equal(out, formats[i].bits + n_cols, n_cols * 4);
         assert_memory_equal(out + n_cols, formats[i].bits, n_cols * 4);
         kern_weight_free(device, &weight);

@@ -59,6 +59,25 @@ static void tanh_is_within_1e_7(void **state)
     assert_true(one_tanh(INFINITY) == 1 && one_tanh(-INFINITY) == -1 && isnan(one_tanh(NAN)) && one_tanh(0) == 0);
 }
 
+static float one_gelu(float x)
+{
+    float out[16];
+    f32x16_store(out, f32x16_gelu(f32x16_set(x)));
+    return out[7];
+}
+
+static void gelu_is_within_3e_7_of_its_argument(void **state)
+{
+    (void)state;
+    for (double x = -20; x < 20; x += 0.00137) {
+        double wanted = 0.5 * (double)(float)x * erfc(-(double)(float)x * sqrt(0.5));
+        if (fabs((double)one_gelu((float)x) - wanted) > 3e-7 * fabs(x) + 1e-9) {
+            fail_msg("gelu(%.9g) is %.9g, not %.9g", x, (double)one_gelu((float)x), wanted);
+        }
+    }
+    assert_true(one_gelu(INFINITY) == INFINITY && isnan(one_gelu(NAN)) && one_gelu(0) == 0 && one_gelu(-1e30f) == 0);
+}
+
 static void log_is_within_2_ulp_of_libm(void **state)
 {
     (void)state;
@@ -112,6 +131,7 @@ int main(void)
         cmocka_unit_test(exp_is_within_3_ulp),
         cmocka_unit_test(exp_has_exact_edges),
         cmocka_unit_test(tanh_is_within_1e_7),
+        cmocka_unit_test(gelu_is_within_3e_7_of_its_argument),
         cmocka_unit_test(log_is_within_2_ulp_of_libm),
         cmocka_unit_test(gumbel_draws_are_finite_and_rise_with_the_word),
         cmocka_unit_test(halves_round_to_nearest_even),

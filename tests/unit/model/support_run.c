@@ -8,6 +8,31 @@
 
 #include <cmocka.h>
 
+static runner open_with(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                        uint32_t n_positions_max, model_pooling pooling, const model_options *how)
+{
+    runner              r                   = {0};
+    error               err                 = {0};
+    char                why[KERN_WHY_BYTES] = "";
+    kern_device_options options             = {.backend = backend, .variant = variant, .n_threads = 2};
+    forward_limits      limits              = {.n_tokens_max        = RUN_TOKENS_MAX,
+                                               .n_sequences_max     = RUN_SEQUENCES_MAX,
+                                               .n_logit_rows_max    = RUN_TOKENS_MAX,
+                                               .n_table_entries_max = RUN_BLOCKS_MAX,
+                                               .n_positions_max     = n_positions_max,
+                                               .pooling             = pooling};
+    if (!(r.device = kern_device_open(&options, why)))
+        fail_msg("%s %s: %s", backend, variant ? variant : "", why);
+    if (!(r.m = model_open_with(model_path, r.device, how, &err)))
+        fail_msg("%s", err.text);
+    kern_kv_shape shape = model_kv_shape(r.m, RUN_BLOCKS_MAX, kv_dtype);
+    if (!(r.cache = kern_kv_cache_new(r.device, &shape, why)))
+        fail_msg("%s", why);
+    if (!(r.f = forward_new(r.m, &limits, &err)))
+        fail_msg("%s", err.text);
+    return r;
+}
+
 runner runner_open(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype)
 {
     return runner_open_for(backend, variant, model_path, kv_dtype, 0);
@@ -22,25 +47,13 @@ runner runner_open_for(const char *backend, const char *variant, const char *mod
 runner runner_open_with(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
                         uint32_t n_positions_max, const model_options *how)
 {
-    runner              r                   = {0};
-    error               err                 = {0};
-    char                why[KERN_WHY_BYTES] = "";
-    kern_device_options options             = {.backend = backend, .variant = variant, .n_threads = 2};
-    forward_limits      limits              = {.n_tokens_max        = RUN_TOKENS_MAX,
-                                               .n_sequences_max     = RUN_SEQUENCES_MAX,
-                                               .n_logit_rows_max    = RUN_TOKENS_MAX,
-                                               .n_table_entries_max = RUN_BLOCKS_MAX,
-                                               .n_positions_max     = n_positions_max};
-    if (!(r.device = kern_device_open(&options, why)))
-        fail_msg("%s %s: %s", backend, variant ? variant : "", why);
-    if (!(r.m = model_open_with(model_path, r.device, how, &err)))
-        fail_msg("%s", err.text);
-    kern_kv_shape shape = model_kv_shape(r.m, RUN_BLOCKS_MAX, kv_dtype);
-    if (!(r.cache = kern_kv_cache_new(r.device, &shape, why)))
-        fail_msg("%s", why);
-    if (!(r.f = forward_new(r.m, &limits, &err)))
-        fail_msg("%s", err.text);
-    return r;
+    return open_with(backend, variant, model_path, kv_dtype, n_positions_max, MODEL_POOLING_NONE, how);
+}
+
+runner runner_open_pooling(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                           model_pooling pooling)
+{
+    return open_with(backend, variant, model_path, kv_dtype, 0, pooling, &(model_options){0});
 }
 
 void runner_close(runner *r)
@@ -51,39 +64,71 @@ void runner_close(runner *r)
     kern_device_close(&r->device);
 }
 
+/* A step's batch, on the host. */
+typedef struct {
+    uint32_t      tokens[RUN_TOKENS_MAX], positions[RUN_TOKENS_MAX], slots[RUN_TOKENS_MAX], rows[RUN_TOKENS_MAX];
+    uint32_t      types[RUN_TOKENS_MAX], tables[RUN_BLOCKS_MAX], pooled[RUN_SEQUENCES_MAX];
+    kern_sequence sequences[RUN_SEQUENCES_MAX];
+    uint32_t      n, n_entries;
+} step;
+
+static void fill_step(step *s, const run_piece *pieces, uint32_t n_pieces)
+{
+    s->n = s->n_entries = 0;
+    for (uint32_t i = 0; i < n_pieces; i++) {
+        const run_piece *p        = &pieces[i];
+        uint32_t        *table    = s->tables + s->n_entries;
+        uint32_t         n_blocks = (p->n_done + p->n_tokens + KERN_KV_BLOCK_TOKENS - 1) / KERN_KV_BLOCK_TOKENS;
+        s->sequences[i]           = (kern_sequence){s->n, p->n_tokens, p->n_done, s->n_entries};
+        s->pooled[i]              = i;
+        for (uint32_t b = 0; b < n_blocks; b++)
+            table[b] = (p->first_block + b * p->stride) % RUN_BLOCKS_MAX;
+        for (uint32_t k = 0; k < p->n_tokens; k++, s->n++) {
+            uint32_t position  = p->n_done + k;
+            s->tokens[s->n]    = p->tokens[position];
+            s->positions[s->n] = position;
+            s->slots[s->n] =
+                table[position / KERN_KV_BLOCK_TOKENS] * KERN_KV_BLOCK_TOKENS + position % KERN_KV_BLOCK_TOKENS;
+            s->rows[s->n]  = s->n;
+            s->types[s->n] = k >= p->n_tokens / 2;
+        }
+        s->n_entries += n_blocks;
+    }
+}
+
+static forward_batch batch_of(const step *s, uint32_t n_pieces)
+{
+    return (forward_batch){.tokens          = s->tokens,
+                           .positions       = s->positions,
+                           .slots           = s->slots,
+                           .sequences       = s->sequences,
+                           .block_tables    = s->tables,
+                           .logit_rows      = s->rows,
+                           .n_tokens        = s->n,
+                           .n_sequences     = n_pieces,
+                           .n_table_entries = s->n_entries};
+}
+
 void runner_step(runner *r, const run_piece *pieces, uint32_t n_pieces, float *logits)
 {
-    uint32_t      tokens[RUN_TOKENS_MAX], positions[RUN_TOKENS_MAX], slots[RUN_TOKENS_MAX], rows[RUN_TOKENS_MAX];
-    uint32_t      tables[RUN_BLOCKS_MAX];
-    kern_sequence sequences[RUN_SEQUENCES_MAX];
-    uint32_t      n = 0, n_entries = 0;
-    for (uint32_t s = 0; s < n_pieces; s++) {
-        const run_piece *p = &pieces[s];
-        sequences[s]       = (kern_sequence){n, p->n_tokens, p->n_done, n_entries};
-        uint32_t n_blocks  = (p->n_done + p->n_tokens + KERN_KV_BLOCK_TOKENS - 1) / KERN_KV_BLOCK_TOKENS;
-        for (uint32_t b = 0; b < n_blocks; b++)
-            tables[n_entries + b] = (p->first_block + b * p->stride) % RUN_BLOCKS_MAX;
-        for (uint32_t i = 0; i < p->n_tokens; i++, n++) {
-            tokens[n]    = p->tokens[p->n_done + i];
-            positions[n] = p->n_done + i;
-            slots[n]     = tables[n_entries + positions[n] / KERN_KV_BLOCK_TOKENS] * KERN_KV_BLOCK_TOKENS +
-                       positions[n] % KERN_KV_BLOCK_TOKENS;
-            rows[n] = n;
-        }
-        n_entries += n_blocks;
-    }
-    forward_batch batch     = {.tokens          = tokens,
-                               .positions       = positions,
-                               .slots           = slots,
-                               .sequences       = sequences,
-                               .block_tables    = tables,
-                               .logit_rows      = rows,
-                               .n_tokens        = n,
-                               .n_sequences     = n_pieces,
-                               .n_table_entries = n_entries,
-                               .n_logit_rows    = n};
-    const float  *on_device = forward_run(r->f, r->cache, &batch);
-    kern_download(r->device, logits, on_device, (size_t)n * model_get_config(r->m)->n_vocab * sizeof(float));
+    step s;
+    fill_step(&s, pieces, n_pieces);
+    forward_batch batch    = batch_of(&s, n_pieces);
+    batch.n_logit_rows     = s.n;
+    const float *on_device = forward_run(r->f, r->cache, &batch);
+    kern_download(r->device, logits, on_device, (size_t)s.n * model_get_config(r->m)->n_vocab * sizeof(float));
+}
+
+void runner_pool(runner *r, const run_piece *pieces, uint32_t n_pieces, bool pairs, float *pooled)
+{
+    step s;
+    fill_step(&s, pieces, n_pieces);
+    forward_batch batch = batch_of(&s, n_pieces);
+    batch.types         = pairs ? s.types : NULL;
+    batch.pooled        = s.pooled;
+    batch.n_pooled      = n_pieces;
+    forward_run(r->f, r->cache, &batch);
+    kern_download(r->device, pooled, forward_pooled(r->f), (size_t)n_pieces * model_n_pooled(r->m) * sizeof(float));
 }
 
 void runner_sequence(runner *r, const uint32_t *tokens, uint32_t n_tokens, uint32_t chunk, float *logits)

@@ -30,10 +30,16 @@ runner runner_open_for(const char *backend, const char *variant, const char *mod
 /* The same with a model that is loaded in another way. */
 runner runner_open_with(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
                         uint32_t n_positions_max, const model_options *how);
+runner runner_open_pooling(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                           model_pooling pooling);
 void   runner_close(runner *r);
 
 /* Runs one step; logits of every row in order go to `logits` [sum n_tokens][n_vocab]. */
 void runner_step(runner *r, const run_piece *pieces, uint32_t n_pieces, float *logits);
+
+/* Runs one step of whole sequences; in `pairs` their second halves are of type 1. The pooled output of each goes to
+ * `pooled` [n_pieces][model_n_pooled]. */
+void runner_pool(runner *r, const run_piece *pieces, uint32_t n_pieces, bool pairs, float *pooled);
 
 /* The whole of `tokens` as a sequence alone, at most `chunk` tokens a step. */
 void runner_sequence(runner *r, const uint32_t *tokens, uint32_t n_tokens, uint32_t chunk, float *logits);

@@ -183,7 +183,8 @@ static void gives_logits_of_the_rows_that_are_wanted_in_the_order_asked(void **s
         slots[i]     = table[i / KERN_KV_BLOCK_TOKENS] * KERN_KV_BLOCK_TOKENS + i % KERN_KV_BLOCK_TOKENS;
     }
     kern_sequence sequence = {0, N_TOKENS, 0, 0};
-    forward_batch batch    = {tokens, positions, slots, &sequence, table, rows, N_TOKENS, 1, COUNT(table), COUNT(rows)};
+    forward_batch batch    = {tokens, positions,    slots,       &sequence, table, rows, N_TOKENS,
+                              1,      COUNT(table), COUNT(rows), NULL,      NULL,  0};
     kern_download(r.device, some, forward_run(r.f, r.cache, &batch), sizeof some);
     for (size_t i = 0; i < COUNT(rows); i++)
         assert_memory_equal(all + (size_t)rows[i] * N_VOCAB, some + i * N_VOCAB, N_VOCAB * sizeof(float));
@@ -197,7 +198,7 @@ static void takes_all_its_memory_at_the_start(void **state)
     (void)state;
     error          err   = {0};
     runner         r     = runner_open("cpu", NULL, DATA "gqa_tied", KERN_F32);
-    forward_limits small = {1, 1, 1, 1, 0}, large = {100, 1, 1, 1, 0};
+    forward_limits small = {1, 1, 1, 1, 0, MODEL_POOLING_NONE}, large = {100, 1, 1, 1, 0, MODEL_POOLING_NONE};
     forward       *a = forward_new(r.m, &small, &err), *b = forward_new(r.m, &large, &err);
     assert_true(a && b);
     assert_true(forward_bytes(b) > forward_bytes(a) + 99 * 4 * (2 * 64 + 64 + 2 * 32 + 64 + 2 * 96));

@@ -108,7 +108,8 @@ static void refuses_a_gguf_file_by_the_name_of_what_is_wrong(void **state)
     } cases[] = {
         {{"general.architecture", GGUF_STRING, 0, "mamba"},
          "the architecture \"mamba\" is not supported; supported are llama, qwen2, qwen3, gemma2, gemma3, phi3, olmo2, "
-         "smollm3, granite"},
+         "smollm3, granite, bert"},
+        {{"llama.pooling_type", GGUF_U32, 4, NULL}, "llama.pooling_type = 4 is not supported"},
         {{"general.architecture", GGUF_ARRAY, 0, NULL}, "key general.architecture is missing"},
         {{"general.architecture", GGUF_U32, 1, NULL}, "key general.architecture is of type u32"},
         {{"llama.block_count", GGUF_ARRAY, 0, NULL}, "key llama.block_count is missing"},
@@ -126,8 +127,8 @@ static void refuses_a_gguf_file_by_the_name_of_what_is_wrong(void **state)
          "the number of key-value heads is 18; 1 to 9 was expected"},
         {{"llama.attention.value_length", GGUF_U32, 32, NULL}, "keys of length 64 with values of length 32"},
         {{"llama.attention.key_length", GGUF_U32, 5000, NULL}, "the length of a head is 5000; 2 to 1024 was expected"},
-        {{"llama.attention.layer_norm_rms_epsilon", GGUF_F32, 0, NULL}, "the epsilon of RMSNorm is 0"},
-        {{"llama.attention.layer_norm_rms_epsilon", GGUF_F32, NAN, NULL}, "the epsilon of RMSNorm is nan"},
+        {{"llama.attention.layer_norm_rms_epsilon", GGUF_F32, 0, NULL}, "the epsilon of norms is 0"},
+        {{"llama.attention.layer_norm_rms_epsilon", GGUF_F32, NAN, NULL}, "the epsilon of norms is nan"},
         {{"llama.rope.freq_base", GGUF_F32, -1, NULL}, "the base of the rotary frequencies is -1"},
         {{"llama.rope.freq_base", GGUF_F32, INFINITY, NULL}, "the base of the rotary frequencies is inf"},
         {{"llama.rope.dimension_count", GGUF_U32, 63, NULL}, "the number of rotated dimensions, 63, must be even"},
@@ -396,8 +397,8 @@ static void refuses_a_config_json_by_the_name_of_what_is_wrong(void **state)
          "the architecture \"LlamaForSequenceClassification\" is not supported; supported is LlamaForCausalLM"},
         {"{\"model_type\":\"llama\",\"architectures\":7," SIZES "}", "\"architectures\" must be an array of one name"},
         {"{\"model_type\":\"llama\"}", "\"num_hidden_layers\" is missing"},
-        {"{" LLAMA ",\"hidden_act\":\"gelu\"}",
-         "the activation \"gelu\" is not supported; supported are silu, gelu_pytorch_tanh"},
+        {"{" LLAMA ",\"hidden_act\":\"gelu_new\"}",
+         "the activation \"gelu_new\" is not supported; supported are silu, gelu_pytorch_tanh, gelu"},
         {"{" LLAMA ",\"hidden_act\":1}", "\"hidden_act\" must be a string"},
         {"{" LLAMA ",\"mlp_bias\":true}", "\"mlp_bias\" is not supported"},
         {"{" LLAMA ",\"quantization_config\":{}}", "\"quantization_config\" is not supported"},
@@ -444,7 +445,7 @@ static void refuses_a_config_json_by_the_name_of_what_is_wrong(void **state)
         {"{" LLAMA ",\"head_dim\":100000}", "the length of a head is 100000; 2 to 1024 was expected"},
         {"{" LLAMA ",\"rope_theta\":\"big\"}", "\"rope_theta\" must be a number"},
         {"{" LLAMA ",\"rope_theta\":0}", "the base of the rotary frequencies is 0"},
-        {"{" LLAMA ",\"rms_norm_eps\":1}", "the epsilon of RMSNorm is 1"},
+        {"{" LLAMA ",\"rms_norm_eps\":1}", "the epsilon of norms is 1"},
         {"{" LLAMA ",\"tie_word_embeddings\":1}", "\"tie_word_embeddings\" must be true or false"},
         {"{" LLAMA ",\"hidden_size\":64}", "duplicate object key"},
     };
@@ -454,6 +455,92 @@ static void refuses_a_config_json_by_the_name_of_what_is_wrong(void **state)
         if (from_text(&c, cases[i].text, &err) || !strstr(err.text, cases[i].says) ||
             strncmp(err.text, "models/tiny/config.json: ", 25) != 0)
             fail_msg("case %zu: expected \"%s\", got \"%s\"", i, cases[i].says, err.text);
+    }
+}
+
+#define BERT_SIZES                                                                                                     \
+    "\"num_hidden_layers\":2,\"hidden_size\":32,\"num_attention_heads\":2,\"intermediate_size\":48,\"vocab_size\":"    \
+    "128,"                                                                                                             \
+    "\"max_position_embeddings\":64,\"hidden_act\":\"gelu\""
+#define BERT "\"model_type\":\"bert\",\"architectures\":[\"BertModel\"]," BERT_SIZES
+#define SCORER "\"model_type\":\"bert\",\"architectures\":[\"BertForSequenceClassification\"]," BERT_SIZES
+
+static void reads_an_encoder(void **state)
+{
+    (void)state;
+    error        err = {0};
+    model_config c;
+    assert_true(from_text(&c, "{" BERT "}", &err));
+    assert_true(c.encoder && c.norm_stream && c.learned_positions && c.plain_mlp && c.tied_head && !c.norm_before);
+    assert_true(c.n_types == 2 && c.n_labels == 0 && c.n_ropes == 0 && c.layers[1].rope == MODEL_NO_ROPE);
+    assert_true(c.rms_epsilon == 1e-12f && c.activation == KERN_ACT_GELU_ERF && c.pooling == MODEL_POOLING_MEAN);
+    assert_true(from_text(&c, "{" BERT ",\"layer_norm_eps\":1e-5,\"type_vocab_size\":0}", &err));
+    assert_true(c.n_types == 0 && c.rms_epsilon == 1e-5f);
+    assert_true(from_text(&c, "{" SCORER ",\"id2label\":{\"0\":\"LABEL_0\"}}", &err));
+    assert_true(c.n_labels == 1 && c.pooling == MODEL_POOLING_CLS);
+    static const char *const refused[][2] = {
+        {"{" SCORER "}", "a classifier of 2 labels is not supported"},
+        {"{" SCORER ",\"id2label\":{\"0\":\"a\",\"1\":\"b\",\"2\":\"c\"}}", "a classifier of 3 labels"},
+        {"{" BERT ",\"position_embedding_type\":\"relative_key\"}", "\"position_embedding_type\" of another kind"},
+        {"{" BERT ",\"is_decoder\":true}", "\"is_decoder\" is not supported"},
+        {"{" BERT ",\"add_cross_attention\":true}", "\"add_cross_attention\" is not supported"},
+        {"{\"model_type\":\"bert\",\"architectures\":[\"BertForMaskedLM\"]," BERT_SIZES "}", "\"BertForMaskedLM\""},
+        {"{" BERT ",\"type_vocab_size\":100000}", "the number of token types is 100000"},
+    };
+    for (size_t i = 0; i < COUNT(refused); i++)
+        if (from_text(&c, refused[i][0], &err) || !strstr(err.text, refused[i][1]))
+            fail_msg("%s: %s", refused[i][0], err.text);
+}
+
+static void reads_how_a_model_pools(void **state)
+{
+    (void)state;
+    static const struct {
+        const char   *text;
+        model_pooling pooling;
+        const char   *says; /* NULL: it is read */
+    } cases[] = {
+        {"{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":false}", MODEL_POOLING_MEAN, NULL},
+        {"{\"pooling_mode_cls_token\":true}", MODEL_POOLING_CLS, NULL},
+        {"{\"pooling_mode_lasttoken\":true,\"include_prompt\":true}", MODEL_POOLING_LAST, NULL},
+        {"{\"pooling_mode\":\"mean\"}", MODEL_POOLING_MEAN, NULL},
+        {"{\"pooling_mode\":\"cls\"}", MODEL_POOLING_CLS, NULL},
+        {"{}", 0, "one mode of pooling was expected"},
+        {"{\"pooling_mode\":\"median\"}", 0, "one mode of pooling was expected"},
+        {"{\"pooling_mode\":7}", 0, "\"pooling_mode\" must be the name of one mode"},
+        {"{\"pooling_mode_mean_tokens\":1}", 0, "\"pooling_mode_mean_tokens\" must be true or false"},
+        {"{\"pooling_mode_mean_tokens\":true,\"pooling_mode_cls_token\":true}", 0, "one mode of pooling was expected"},
+        {"{\"pooling_mode_max_tokens\":true}", 0, "\"pooling_mode_max_tokens\" is not supported"},
+        {"[]", 0, "a JSON object was expected"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        error        err = {0};
+        model_config c   = {0};
+        bool         ok  = model_config_pooling_from_json(&c, span_of(cases[i].text), "1_Pooling/config.json", &err);
+        if (ok != (cases[i].says == NULL) || (ok ? c.pooling != cases[i].pooling : !strstr(err.text, cases[i].says)))
+            fail_msg("%s: pooling %d: %s", cases[i].text, c.pooling, err.text);
+    }
+}
+
+static void refuses_a_sentence_transformer_of_further_modules(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"[{\"type\":\"sentence_transformers.models.Transformer\"},{\"type\":\"sentence_transformers.models.Pooling\"},"
+         "{\"type\":\"sentence_transformers.models.Normalize\"}]",
+         NULL},
+        {"[]", NULL},
+        {"[{\"type\":\"sentence_transformers.models.Transformer\"},{\"type\":\"sentence_transformers.models.Dense\"}]",
+         "module 1, \"sentence_transformers.models.Dense\", is not supported"},
+        {"[{\"type\":7}]", "module 0, \"\", is not supported"},
+        {"[7]", "module 0, \"\", is not supported"},
+        {"{}", "a JSON array was expected"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        error err = {0};
+        bool  ok  = model_config_check_modules(span_of(cases[i][0]), "modules.json", &err);
+        if (ok != (cases[i][1] == NULL) || (!ok && !strstr(err.text, cases[i][1])))
+            fail_msg("%s: %s", cases[i][0], err.text);
     }
 }
 
@@ -470,6 +557,9 @@ int main(void)
         cmocka_unit_test(reads_layers_and_scales_of_a_config_json),
         cmocka_unit_test(reads_rope_scalings_of_a_config_json),
         cmocka_unit_test(refuses_a_config_json_by_the_name_of_what_is_wrong),
+        cmocka_unit_test(reads_an_encoder),
+        cmocka_unit_test(reads_how_a_model_pools),
+        cmocka_unit_test(refuses_a_sentence_transformer_of_further_modules),
     };
     return cmocka_run_group_tests_name("model_config", tests, NULL, NULL);
 }

@@ -78,6 +78,15 @@ static token_logprob *likely(arena *memory, uint32_t position)
     return l;
 }
 
+static float *pooled(const stage_executor *x, uint32_t n_tokens)
+{
+    float *numbers = arena_take_array(x->memory, STAGE_POOLED, sizeof *numbers);
+    assert_non_null(numbers);
+    numbers[0] = (float)n_tokens;
+    numbers[1] = (float)x->n_plans;
+    return numbers;
+}
+
 static void on_step_plan(void *self, const message *m)
 {
     stage_executor  *x    = self;
@@ -99,7 +108,11 @@ static void on_step_plan(void *self, const message *m)
             continue;
         step_output *o = &outputs[result.n_outputs++];
         *o             = (step_output){.slot = e->slot, .position = next};
-        if (e->no_sample) {
+        if (e->logits == LOGITS_WANTED_POOLED) {
+            assert_true(e->position == 0 && e->no_sample);
+            o->pooled   = pooled(x, e->n_tokens);
+            o->n_pooled = x->stage->about.n_pooled;
+        } else if (e->no_sample) {
             o->logprobs   = likely(x->memory, next);
             o->n_logprobs = 1;
         } else {
@@ -182,9 +195,20 @@ static void on_text_refused(void *self, const message *m)
     snprintf(q->field, sizeof q->field, "%.*s", SPAN_ARG(body->field));
 }
 
+static void on_text_delta(void *self, const message *m)
+{
+    stage_request    *q    = find(self, m->envelope);
+    const text_delta *body = m->body;
+    assert_int_equal(STAGE_POOLED, body->n_pooled);
+    assert_int_equal(q->body.n_prompt, body->usage.prompt_tokens);
+    memcpy(q->pooled, body->pooled, sizeof q->pooled);
+    q->n_answers++;
+    q->finish = body->finish;
+}
+
 static const actor_route gateway_routes[] = {
     {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
+    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, on_text_delta},  {MSG_TEXT_REFUSED, on_text_refused},
     {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
 };
 static const actor_class gateway_class = {.name     = "gateway",

@@ -1,5 +1,6 @@
 /* A stage for the scheduler: executors, a postprocessor, a gateway and a tokenizer played by the test on a simulated
- * network. The executors compute nothing: the token at a position is `stage_token` of it, unless a test has them lie.
+ * network. The executors compute nothing: the token at a position is `stage_token` of it, and a pooled output tells how
+ * many tokens it is of, and in which plan, unless a test has them lie.
  */
 #ifndef TROUPE_TESTS_SCHEDULER_SUPPORT_STAGE_H
 #define TROUPE_TESTS_SCHEDULER_SUPPORT_STAGE_H
@@ -13,7 +14,8 @@ enum {
     STAGE_BLOCKS    = 64,
     STAGE_EXECUTORS = 2,
     STAGE_PLANS     = 1024,
-    STAGE_TOKENS    = 450
+    STAGE_TOKENS    = 450,
+    STAGE_POOLED    = 3
 };
 
 typedef struct stage stage;
@@ -41,6 +43,8 @@ typedef struct {
     int64_t       deadline_unix_ms;
     uint32_t      attempt; /* sent last; what older ones say is dropped */
     uint32_t      prompt[64], tokens[STAGE_TOKENS], n_tokens, n_cached, n_opens, n_refusals, refused;
+    float         pooled[STAGE_POOLED];
+    uint32_t      n_answers; /* with pooled numbers */
     finish_reason finish;
     char          why[ERROR_TEXT_BYTES], field[64];
 } stage_request;

@@ -388,6 +388,102 @@ static void tokens_decode_to_valid_text(void **state)
     assert_string_equal("tokens", field.name);
 }
 
+#define BERT TESTS_DIR "/data/models/bert"
+#define BERT_SCORE TESTS_DIR "/data/models/bert_score"
+
+static text_request embed(const char *words)
+{
+    text_request r = text(words);
+    r.task         = REQUEST_TASK_EMBED;
+    r.reply_to     = SPAN("gateway-1");
+    r.tenant       = SPAN("t");
+    return r;
+}
+
+static text_request score(const char *query, const char *document)
+{
+    text_request r = text(query);
+    r.task         = REQUEST_TASK_SCORE;
+    r.document     = span_of(document);
+    return r;
+}
+
+static void check_pooled(prompt_maker *p, const text_request *r, const char *expected, uint32_t second_start)
+{
+    gen_request   made;
+    request_field field = {""};
+    error         err;
+    uint32_t      count;
+    if (!prompt_make_request(p, r, NOW, &made, &field, &err))
+        fail_msg("%s: %s", field.name, err.text);
+    assert_string_equal(expected, made_text(p, &made, 0, &count));
+    assert_int_equal(second_start, made.second_start);
+    assert_true(made.pooled && made.max_tokens == 0 && made.n == 1);
+}
+
+/* What a control token is called in a text stays text. */
+static void texts_to_embed_and_to_score_get_their_tokens_around_them(void **state)
+{
+    (void)state;
+    const uint32_t ids[]    = {9, 7};
+    prompt_maker  *embedder = open_maker(&(tokenizer_options){.model = BERT});
+    prompt_maker  *scorer   = open_maker(&(tokenizer_options){.model = BERT_SCORE});
+    text_request   one = embed("the Cat"), forged = embed("[SEP]"), tokens = embed(""), pair = score("what", "a cat");
+    tokens.kind            = PROMPT_KIND_TOKENS;
+    tokens.prompt_tokens   = ids;
+    tokens.n_prompt_tokens = COUNT(ids);
+    check_pooled(embedder, &one, " [CLS] the cat [SEP]", 0);
+    check_pooled(embedder, &forged, " [CLS] [UNK] sep [UNK] [SEP]", 0);
+    check_pooled(embedder, &tokens, " is to", 0);
+    check_pooled(scorer, &pair, " [CLS] what [SEP] a cat [SEP]", 3);
+    prompt_maker_free(&embedder);
+    prompt_maker_free(&scorer);
+}
+
+static void a_model_does_what_it_is_made_for(void **state)
+{
+    (void)state;
+    static char  words[4 * 70 + 1];
+    text_request generate = text("cat"), two = embed("cat"), as_chat = embed("cat"), ids = embed(""), empty = embed("");
+    text_request in_chat = score("a", "b");
+    for (size_t i = 0; i < 70; i++)
+        memcpy(words + 4 * i, "cat ", 4);
+    two.n        = 2;
+    as_chat.kind = in_chat.kind = PROMPT_KIND_CHAT;
+    ids.kind = empty.kind = PROMPT_KIND_TOKENS;
+    ids.prompt_tokens     = (const uint32_t[]){128};
+    ids.n_prompt_tokens   = 1;
+    const struct {
+        const char  *model;
+        text_request request;
+        const char  *field, *says;
+    } cases[] = {
+        {BERT, generate, "model", "an encoder for embeddings (/v1/embeddings) and generates no text"},
+        {BERT_SCORE, generate, "model", "scores pairs of texts (/v1/rerank) and generates no text"},
+        {BERT_SCORE, embed("cat"), "model", "scores pairs of texts (/v1/rerank) and gives no embeddings"},
+        {BERT, score("a", "b"), "model", "reranking needs a cross-encoder"},
+        {MODEL, score("a", "b"), "model", "reranking needs a cross-encoder"},
+        {BERT, embed(words), "input", "longer than the 64 tokens"},
+        {BERT_SCORE, score(words, "a"), "query", "longer than the 64 tokens"},
+        {BERT_SCORE, score("a", words), "documents", "longer than the 64 tokens"},
+        {BERT, two, "n", "a text has one embedding"},
+        {BERT, as_chat, "input", "must be a text"},
+        {BERT_SCORE, in_chat, "query", "must be a text"},
+        {BERT, ids, "input", "token 128 at place 0 is not one of the model's 128"},
+        {BERT, empty, "input", "the text is empty"},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        prompt_maker *p = open_maker(&(tokenizer_options){.model = cases[i].model});
+        gen_request   made;
+        request_field field = {""};
+        error         err;
+        if (prompt_make_request(p, &cases[i].request, NOW, &made, &field, &err) ||
+            strcmp(field.name, cases[i].field) != 0 || !strstr(err.text, cases[i].says))
+            fail_msg("case %zu: %s: %s", i, field.name, err.text);
+        prompt_maker_free(&p);
+    }
+}
+
 static void bad_options_are_named(void **state)
 {
     (void)state;
@@ -425,6 +521,8 @@ int main(void)
         cmocka_unit_test(further_variables_and_refusals_reach_the_template_and_the_client),
         cmocka_unit_test(the_last_message_can_be_continued),
         cmocka_unit_test(tokens_decode_to_valid_text),
+        cmocka_unit_test(texts_to_embed_and_to_score_get_their_tokens_around_them),
+        cmocka_unit_test(a_model_does_what_it_is_made_for),
         cmocka_unit_test(bad_options_are_named),
     };
     return cmocka_run_group_tests(tests, open_shared, close_shared);
