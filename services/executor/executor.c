@@ -66,7 +66,7 @@ const option_row executor_option_rows[] = {
     OPTION_CHOICE(
         executor_options, kv_cache_dtype, "--kv-cache-dtype", "auto|f32|f16|bf16|int8|int4", 0,
         "Numbers in the KV cache; auto is f16. int8 takes 0.53 of its bytes and changes about 1 in 100 likeliest "
-        "tokens of a small model; int4 takes 0.31 and changes 12 in 100."),
+        "tokens of a small model; int4 takes 0.31 and changes 13 in 100."),
 };
 const size_t n_executor_option_rows = COUNT(executor_option_rows);
 
