@@ -7,6 +7,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu_device.h"
 #include "kernels/dtype.h"
+#include "kernels/kv/kv_quant.h"
 
 struct kern_device {
     const kern_backend *backend;
@@ -147,6 +148,11 @@ const char *kern_device_variant(const kern_device *device)
     return device->backend->device_variant(device);
 }
 
+const char *kern_device_arithmetic(const kern_device *device)
+{
+    return device->backend->is_host ? device->backend->name : device->backend->device_name(device);
+}
+
 void *kern_alloc(kern_device *device, size_t bytes)
 {
     return device->backend->alloc(device, bytes);
@@ -235,8 +241,7 @@ kern_weight *kern_weight_borrow(kern_device *device, const kern_matrix *packed, 
 
 size_t kern_kv_block_bytes(const kern_kv_shape *shape)
 {
-    return (size_t)2 * KERN_KV_BLOCK_TOKENS * shape->n_layers * shape->n_kv_heads * shape->head_dim *
-           kern_dtype_block_bytes(shape->dtype);
+    return 2 * kv_matrix_bytes(shape->dtype, shape->head_dim) * shape->n_layers * shape->n_kv_heads;
 }
 
 kern_kv_cache *kern_kv_cache_new(kern_device *device, const kern_kv_shape *shape, char *why)

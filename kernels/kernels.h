@@ -86,6 +86,9 @@ void         kern_device_close(kern_device **device);
 const char *kern_device_name(const kern_device *device);    /* "cpu avx2, 2 threads" */
 const char *kern_device_variant(const kern_device *device); /* "avx2" */
 
+/* Devices that give the same bits have the same: all variants of the CPU "cpu"; "ref"; a GPU what it is called. */
+const char *kern_device_arithmetic(const kern_device *device);
+
 /* Fills names[] with the CPU variants that this machine can run, best first; returns how many. */
 uint32_t kern_cpu_variants(const char **names, uint32_t n_max);
 
@@ -154,10 +157,12 @@ kern_weight *kern_weight_borrow(kern_device *device, const kern_matrix *packed, 
 
 enum { KERN_KV_BLOCK_TOKENS = 16 };
 
-/* Keys and values of all layers in blocks of KERN_KV_BLOCK_TOKENS positions. The layout inside is the backend's. */
+/* Keys and values of all layers in blocks of KERN_KV_BLOCK_TOKENS positions. The layout inside is the backend's. In
+ * Q8_0 and Q4_1 each head of a position is cut into blocks of 32 dimensions, keys rotated before
+ * (kernels/kv/kv_quant.h) and the last block filled up. */
 typedef struct {
     uint32_t   n_layers, n_blocks, n_kv_heads, head_dim;
-    kern_dtype dtype; /* F32, F16 or BF16 */
+    kern_dtype dtype; /* F32, F16, BF16, Q8_0 or Q4_1 */
 } kern_kv_shape;
 
 size_t         kern_kv_block_bytes(const kern_kv_shape *shape); /* one block, all layers, keys and values */

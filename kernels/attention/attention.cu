@@ -12,18 +12,21 @@
  * operations a key. */
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/number.cuh"
+#include "kernels/kv/kv_quant.cuh"
 
 enum { WARPS = 4, QUERIES_A_WARP = 4, QUERIES = WARPS * QUERIES_A_WARP, THREADS = WARPS * WARP_LANES };
 enum { KEYS_A_TILE = 32, SPLIT_KEYS = 128, PARTIALS_MAX = 4096, PARALLEL_MAX = 64, SHARED_UNASKED = 48 << 10 };
 
 /* Shape of the launch and of the scratch memory. */
 struct attention_job {
-    kern_attention_args args;
-    kern_kv_shape       shape;
-    const void         *cache;
-    float              *partials;       /* [n_tokens][n_row_partials][n_heads][2 + head_dim]: largest, sum, values */
-    uint32_t            n_row_partials; /* 0: nothing is split between blocks of threads */
-    uint32_t            group, n_tile_heads, n_head_tiles, n_tile_rows;
+    kern_attention_args  args;
+    kern_kv_shape        shape;
+    const unsigned char *cache;
+    size_t               matrix_bytes;   /* of one head's keys or values in a block */
+    uint32_t             n_dims;         /* of a head in memory: head_dim, filled up in a quantised cache */
+    float               *partials;       /* [n_tokens][n_row_partials][n_heads][2 + head_dim]: largest, sum, values */
+    uint32_t             n_row_partials; /* 0: nothing is split between blocks of threads */
+    uint32_t             group, n_tile_heads, n_head_tiles, n_tile_rows;
 };
 
 /* Neighbouring rows of one sequence and some heads of one group: what one block of threads works on. */
@@ -159,37 +162,54 @@ template <typename T>
 static __device__ __forceinline__ void load_keys(const attention_job &job, const attention_tile &tile, uint32_t first,
                                                  float *keys, float *values)
 {
-    uint32_t head_dim = job.shape.head_dim, n_fours = head_dim / 4, last = tile.end - 1;
-    size_t   plane = (size_t)job.shape.n_kv_heads * KERN_KV_BLOCK_TOKENS * head_dim; /* one layer's keys in one block */
+    uint32_t n_dims = job.n_dims, n_fours = n_dims / 4, last = tile.end - 1;
+    size_t   plane = job.shape.n_kv_heads * job.matrix_bytes; /* one layer's keys in one block */
     for (uint32_t i = threadIdx.x; i < KEYS_A_TILE * n_fours; i += THREADS) {
         uint32_t key = i / n_fours, d = i % n_fours * 4, position = first + key;
         float4   k = make_float4(0, 0, 0, 0), v = k;
         if (position <= last) {
-            uint32_t block = tile.table[position / KERN_KV_BLOCK_TOKENS];
-            const T *from =
-                static_cast<const T *>(job.cache) + ((size_t)block * job.shape.n_layers + job.args.layer) * 2 * plane +
-                ((size_t)tile.kv_head * KERN_KV_BLOCK_TOKENS + position % KERN_KV_BLOCK_TOKENS) * head_dim + d;
-            k = load_four(from);
-            v = load_four(from + plane);
+            uint32_t block = tile.table[position / KERN_KV_BLOCK_TOKENS], place = position % KERN_KV_BLOCK_TOKENS;
+            const unsigned char *from = job.cache + ((size_t)block * job.shape.n_layers + job.args.layer) * 2 * plane +
+                                        tile.kv_head * job.matrix_bytes;
+            k = kv_reader<T>::four(from, job.shape.head_dim, place, d);
+            v = kv_reader<T>::four(from + plane, job.shape.head_dim, place, d);
         }
-        *reinterpret_cast<float4 *>(keys + key * (head_dim + 4) + d) = k;
-        *reinterpret_cast<float4 *>(values + key * head_dim + d)     = v;
+        *reinterpret_cast<float4 *>(keys + key * (n_dims + 4) + d) = k;
+        *reinterpret_cast<float4 *>(values + key * n_dims + d)     = v;
     }
+}
+
+/* The queries as quantised keys are: kv_rotate by all threads. */
+static __device__ void rotate_queries(const attention_job &job, float *queries)
+{
+    uint32_t n = QUERIES * job.n_dims, width = kv_rotation_width(job.shape.head_dim);
+    for (uint32_t apart = 1; apart < width; apart *= 2) {
+        __syncthreads();
+        for (uint32_t i = threadIdx.x; i < n / 2; i += THREADS) {
+            uint32_t j = i / apart * 2 * apart + i % apart;
+            float    a = queries[j], b = queries[j + apart];
+            queries[j]         = a + b;
+            queries[j + apart] = a - b;
+        }
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < n; i += THREADS)
+        queries[i] *= kv_query_factor(width);
 }
 
 /* score[j] = the lane's key times query j, dimensions in order. */
 static __device__ __forceinline__ void score_keys(const attention_job &job, const float *queries, const float *keys,
                                                   float (&score)[QUERIES_A_WARP])
 {
-    uint32_t     head_dim                                    = job.shape.head_dim;
-    const float *key                                         = keys + threadIdx.x % WARP_LANES * (head_dim + 4),
-                *query                                       = queries + threadIdx.x / WARP_LANES * head_dim;
+    uint32_t     n_dims                                      = job.n_dims;
+    const float *key                                         = keys + threadIdx.x % WARP_LANES * (n_dims + 4),
+                *query                                       = queries + threadIdx.x / WARP_LANES * n_dims;
     UNROLL for (int j = 0; j < QUERIES_A_WARP; j++) score[j] = 0;
-    for (uint32_t d = 0; d < head_dim; d += 4) {
+    for (uint32_t d = 0; d < n_dims; d += 4) {
         float4 k = *reinterpret_cast<const float4 *>(key + d);
         UNROLL for (int j = 0; j < QUERIES_A_WARP; j++)
         {
-            float4 q = *reinterpret_cast<const float4 *>(query + j * WARPS * head_dim + d);
+            float4 q = *reinterpret_cast<const float4 *>(query + j * WARPS * n_dims + d);
             score[j] = __fmaf_rn(q.w, k.w, __fmaf_rn(q.z, k.z, __fmaf_rn(q.y, k.y, __fmaf_rn(q.x, k.x, score[j]))));
         }
     }
@@ -240,7 +260,7 @@ static __device__ __forceinline__ void add_keys(const attention_job &job, const 
         UNROLL for (int k = 0; k < DIMS; k++)
         {
             uint32_t d = lane + k * WARP_LANES;
-            value[k]   = d < job.shape.head_dim ? values[key * job.shape.head_dim + d] : 0.0f;
+            value[k]   = d < job.shape.head_dim ? values[key * job.n_dims + d] : 0.0f;
         }
         UNROLL for (int j = 0; j < QUERIES_A_WARP; j++)
         {
@@ -285,14 +305,16 @@ template <typename T, int DIMS> static __global__ void __launch_bounds__(THREADS
     attention_tile tile;
     if (!make_tile(job, &tile) || (!tile.parallel && blockIdx.z > 0))
         return;
-    uint32_t head_dim = job.shape.head_dim;
-    float   *queries = shared, *keys = queries + QUERIES * head_dim, *values = keys + KEYS_A_TILE * (head_dim + 4);
-    for (uint32_t i = threadIdx.x; i < QUERIES * head_dim; i += THREADS) {
-        uint32_t query = i / head_dim, row = tile.row + query / tile.n_heads, head = tile.head + query % tile.n_heads;
-        queries[i] = query < tile.n_rows * tile.n_heads
-                         ? job.args.q[((size_t)row * job.args.n_heads + head) * head_dim + i % head_dim]
+    uint32_t head_dim = job.shape.head_dim, n_dims = job.n_dims;
+    float   *queries = shared, *keys = queries + QUERIES * n_dims, *values = keys + KEYS_A_TILE * (n_dims + 4);
+    for (uint32_t i = threadIdx.x; i < QUERIES * n_dims; i += THREADS) {
+        uint32_t query = i / n_dims, row = tile.row + query / tile.n_heads, head = tile.head + query % tile.n_heads;
+        queries[i] = query < tile.n_rows * tile.n_heads && i % n_dims < head_dim
+                         ? job.args.q[((size_t)row * job.args.n_heads + head) * head_dim + i % n_dims]
                          : 0;
     }
+    if (kv_is_quantized(job.shape.dtype))
+        rotate_queries(job, queries);
     attention_state<DIMS> split_state, whole;
     state_clear(whole);
     uint32_t stride = tile.parallel ? gridDim.z : 1;
@@ -352,7 +374,7 @@ size_t attention_scratch_bytes(const kern_limits *limits)
 template <typename T, int DIMS> static void launch(kern_device *device, const attention_job &job, dim3 grid)
 {
     auto  *kernel = attend<T, DIMS>;
-    size_t shared = ((size_t)QUERIES * job.shape.head_dim + KEYS_A_TILE * (2 * job.shape.head_dim + 4)) * sizeof(float);
+    size_t shared = ((size_t)QUERIES * job.n_dims + KEYS_A_TILE * (2 * job.n_dims + 4)) * sizeof(float);
     if (shared > SHARED_UNASKED)
         CUDA_MUST(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
     LAUNCH(kernel, grid, THREADS, shared, device->stream, job);
@@ -378,6 +400,8 @@ void cuda_attention(kern_device *device, const kern_attention_args *args)
     job.args           = *args;
     job.shape          = args->cache->shape;
     job.cache          = args->cache->memory;
+    job.matrix_bytes   = kv_matrix_bytes(job.shape.dtype, job.shape.head_dim);
+    job.n_dims         = kv_is_quantized(job.shape.dtype) ? kv_filled(job.shape.head_dim) : job.shape.head_dim;
     job.partials       = NULL;
     job.n_row_partials = 0;
     job.group          = args->n_heads / job.shape.n_kv_heads;
@@ -401,6 +425,10 @@ void cuda_attention(kern_device *device, const kern_attention_args *args)
         launch_for_dimensions<float>(device, job, grid);
     else if (job.shape.dtype == KERN_F16)
         launch_for_dimensions<f16>(device, job, grid);
-    else
+    else if (job.shape.dtype == KERN_BF16)
         launch_for_dimensions<bf16>(device, job, grid);
+    else if (job.shape.dtype == KERN_Q8_0)
+        launch_for_dimensions<q8_0>(device, job, grid);
+    else
+        launch_for_dimensions<q4_1>(device, job, grid);
 }

@@ -7,25 +7,31 @@ enum {
     PARTS_A_THREAD = 64,
 };
 
-static uint32_t row_floats(uint32_t head_dim)
+static uint32_t sum_floats(uint32_t head_dim, bool quantized)
 {
-    return 16 + (head_dim + 15) / 16 * 16;
+    return quantized ? kv_n_groups(head_dim) * KV_GROUP : (head_dim + 15) / 16 * 16;
 }
 
-static uint32_t state_floats(uint32_t n_rows, uint32_t head_dim)
+static uint32_t row_floats(uint32_t head_dim, bool quantized)
 {
-    return (n_rows > TASK_ROWS ? n_rows : TASK_ROWS) * row_floats(head_dim);
+    uint32_t n_sums = sum_floats(head_dim, quantized);
+    return 16 + n_sums + (quantized ? (uint32_t)sizeof(attention_query) / 4 + n_sums / 2 : 0);
 }
 
-/* Two states: of the segments so far, and of the next. */
+static uint32_t state_floats(uint32_t n_rows, uint32_t head_dim, bool quantized)
+{
+    return (n_rows > TASK_ROWS ? n_rows : TASK_ROWS) * row_floats(head_dim, quantized);
+}
+
+/* Two states: of the segments so far, and of the next. Of either kind of cache. */
 size_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim)
 {
-    return (size_t)2 * state_floats(n_heads, head_dim) * sizeof(float);
+    return (size_t)2 * state_floats(n_heads, head_dim, true) * sizeof(float);
 }
 
 size_t attention_parts_bytes(uint32_t n_heads, uint32_t head_dim, uint32_t n_threads)
 {
-    return (size_t)PARTS_A_THREAD * n_threads * state_floats(n_heads, head_dim) * sizeof(float);
+    return (size_t)PARTS_A_THREAD * n_threads * state_floats(n_heads, head_dim, true) * sizeof(float);
 }
 
 static uint32_t tasks_of(const attention_job *job, const kern_sequence *sequence)
@@ -51,12 +57,15 @@ attention_job attention_job_of(cpu_device *device, const kern_attention_args *ar
     const host_kv_cache *cache   = (const host_kv_cache *)args->cache;
     attention_job        job     = {.args = args, .cache = cache, .device = device, .head_dim = cache->shape.head_dim};
     uint64_t             n_parts = 0;
+    bool                 quantized = kv_is_quantized(cache->shape.dtype);
     assert(args->n_heads % cache->shape.n_kv_heads == 0 && args->layer < cache->shape.n_layers);
     assert(args->n_heads <= device->limits.n_heads && job.head_dim <= device->limits.head_dim);
     job.group        = args->n_heads / cache->shape.n_kv_heads;
     job.task_tokens  = job.group < TASK_ROWS ? TASK_ROWS / job.group : 1;
-    job.row_floats   = row_floats(job.head_dim);
-    job.state_floats = state_floats(job.group, job.head_dim);
+    job.n_groups     = quantized ? kv_n_groups(job.head_dim) : 0;
+    job.sum_floats   = sum_floats(job.head_dim, quantized);
+    job.row_floats   = row_floats(job.head_dim, quantized);
+    job.state_floats = state_floats(job.group, job.head_dim, quantized);
     for (uint32_t i = 0; i < args->n_sequences; i++) {
         const kern_sequence *sequence = &args->sequences[i];
         uint32_t             n_tasks  = tasks_of(&job, sequence);

@@ -9,13 +9,22 @@
  * segments of a few long sequences can be computed side by side. */
 enum { ATTENTION_SEGMENT = 512 };
 
+/* A query row against a quantised cache: rotated, as integers times `scale`. */
+typedef struct {
+    int32_t sums[KV_GROUPS_MAX]; /* of quants, a group */
+    float   scale, padding[15];
+    int16_t quants[]; /* [n_groups][KV_GROUP], in the order of store_quants */
+} attention_query;
+
 typedef struct {
     const kern_attention_args *args;
     const host_kv_cache       *cache;
     cpu_device                *device;
     uint32_t                   head_dim, group; /* heads that share a KV head */
+    uint32_t                   n_groups;        /* of a quantised cache, else 0 */
     uint32_t                   task_tokens;     /* the most tokens of a task */
-    uint32_t                   row_floats;      /* state of a row: largest score, total, padding to 16, sums */
+    uint32_t                   sum_floats;      /* head_dim rounded up to 16, or to 32 with a quantised cache */
+    uint32_t                   row_floats;      /* state of a row: attention_head, sums, attention_query */
     uint32_t                   state_floats;    /* state of the most rows of a task */
     uint32_t                   n_tasks;
     uint32_t n_parts; /* tasks times the segments of their sequences; 0: each task goes through its own */

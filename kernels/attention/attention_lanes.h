@@ -11,31 +11,12 @@
  * decide which segments, spans and lanes those are. */
 #include <assert.h>
 
-#include "kernels/attention/attention_cpu.h"
+#include "kernels/attention/attention_quant_lanes.h"
+#include "kernels/attention/attention_span_lanes.h"
 #include "kernels/cpu_device.h"
 #include "kernels/kv/kv_cache.h"
 #include "kernels/lanes_partial.h"
 #include "kernels/math.h"
-
-enum {
-    ATTENTION_ROWS   = LANES_ATTENTION_ROWS, /* query rows whose sums are in registers together */
-    ATTENTION_BLOCKS = 4,
-    ATTENTION_SPAN   = ATTENTION_BLOCKS * KERN_KV_BLOCK_TOKENS,
-};
-
-/* Blocks of the cache that follow each other in a sequence, from a multiple of ATTENTION_SPAN on. */
-typedef struct {
-    const unsigned char *keys[ATTENTION_BLOCKS], *values[ATTENTION_BLOCKS];
-    uint32_t             n_blocks;
-} attention_span;
-
-/* Query rows against one span: pointers to each row's state, and its visible places [first, end) of the span. */
-typedef struct {
-    const float *q[ATTENTION_ROWS];
-    float       *sums[ATTENTION_ROWS]; /* [head_dim rounded up to 16] */
-    float       *largest[ATTENTION_ROWS], *total[ATTENTION_ROWS];
-    uint32_t     first[ATTENTION_ROWS], end[ATTENTION_ROWS];
-} attention_rows;
 
 LANES f32x16 load_cached(kern_dtype dtype, const unsigned char *matrix, size_t index)
 {
@@ -82,20 +63,17 @@ LANES void block_dots(kern_dtype dtype, const attention_job *job, const unsigned
     }
 }
 
-/* Places [first, end) of a span as places of its block. */
-LANES uint32_t place_in(uint32_t place, uint32_t block)
-{
-    uint32_t start = block * KERN_KV_BLOCK_TOKENS;
-    return place < start ? 0 : place - start < KERN_KV_BLOCK_TOKENS ? place - start : KERN_KV_BLOCK_TOKENS;
-}
-
 /* scores[r][j] of one block's positions, -inf where they are not visible. */
 LANES void block_scores(kern_dtype dtype, const attention_job *job, const attention_span *span, uint32_t block,
                         const attention_rows *rows, uint32_t n, float (*scores)[ATTENTION_SPAN])
 {
     f32x16      dot[ATTENTION_ROWS];
     const float softcap = job->args->softcap;
-    block_dots(dtype, job, span->keys[block], rows, n, dot);
+    if (kv_is_quantized(dtype)) {
+        quant_dots(dtype, job, span->keys[block], rows, n, dot);
+    } else {
+        block_dots(dtype, job, span->keys[block], rows, n, dot);
+    }
     UNROLL
     for (uint32_t r = 0; r < n; r++) {
         f32x16 score = f32x16_mul(dot[r], f32x16_set(job->args->scale));
@@ -204,6 +182,10 @@ LANES void attend_span_of(kern_dtype dtype, const attention_job *job, const atte
         block_scores(dtype, job, span, b, rows, n, weights);
     } while (++b < span->n_blocks);
     span_weights(span, rows, n, weights, factors);
+    if (kv_is_quantized(dtype)) {
+        quant_values(dtype, job, span, rows, n, weights, factors);
+        return;
+    }
     for (; LANES_MANY_REGISTERS && d + 32 <= job->head_dim; d += 32) {
         span_values(dtype, job, span, rows, n, weights, factors, d, 2);
     }
@@ -236,6 +218,37 @@ LANES void attend_span_of(kern_dtype dtype, const attention_job *job, const atte
 ATTEND_SPAN(attend_span_f32, KERN_F32)
 ATTEND_SPAN(attend_span_f16, KERN_F16)
 ATTEND_SPAN(attend_span_bf16, KERN_BF16)
+ATTEND_SPAN(attend_span_q8_0, KERN_Q8_0)
+ATTEND_SPAN(attend_span_q4_1, KERN_Q4_1)
+
+typedef void attend_span(const attention_job *, const attention_span *, const attention_rows *, uint32_t);
+
+static attend_span *attend_span_for(kern_dtype dtype)
+{
+    switch (dtype) {
+    case KERN_F32:
+        return attend_span_f32;
+    case KERN_F16:
+        return attend_span_f16;
+    case KERN_BF16:
+        return attend_span_bf16;
+    case KERN_Q8_0:
+        return attend_span_q8_0;
+    default:
+        return attend_span_q4_1;
+    }
+}
+
+static float *query_of(const attention_job *job, float *row)
+{
+    return row + 16 + job->sum_floats;
+}
+
+static const float *row_query(const attention_job *job, const attention_task *task, uint32_t i)
+{
+    uint32_t token = task->token + i / job->group, head = task->kv_head * job->group + i % job->group;
+    return job->args->q + ((size_t)(task->sequence->q_start + token) * job->args->n_heads + head) * job->head_dim;
+}
 
 /* All rows of a task against the span of its sequence that begins with block `b`. Row i is token i / group, head i %
  * group of the KV head's heads. */
@@ -244,7 +257,8 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
 {
     const kern_attention_args *args   = job->args;
     const uint32_t             n_rows = task->n_tokens * job->group, start = b * KERN_KV_BLOCK_TOKENS;
-    attention_span             span = {.n_blocks = n_blocks};
+    attention_span             span   = {.n_blocks = n_blocks};
+    attend_span               *attend = attend_span_for(job->cache->shape.dtype);
     attention_rows             rows;
     uint32_t                   n = 0;
     for (uint32_t i = 0; i < n_blocks; i++) {
@@ -253,13 +267,13 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
         span.values[i] = host_kv_values(job->cache, args->layer, block, task->kv_head);
     }
     for (uint32_t i = 0; i < n_rows; i++) {
-        uint32_t token = task->token + i / job->group, head = task->kv_head * job->group + i % job->group;
-        uint32_t last  = attention_end_visible(args, task->sequence, token) - 1;
+        uint32_t last  = attention_end_visible(args, task->sequence, task->token + i / job->group) - 1;
         uint32_t first = attention_first_visible(args, last);
         if (last >= start && first < start + ATTENTION_SPAN) {
-            float *own   = state + (size_t)i * job->row_floats;
-            rows.q[n]    = args->q + ((size_t)(task->sequence->q_start + token) * args->n_heads + head) * job->head_dim;
-            rows.sums[n] = own + 16;
+            float *own      = state + (size_t)i * job->row_floats;
+            rows.q[n]       = row_query(job, task, i);
+            rows.query[n]   = (const attention_query *)query_of(job, own);
+            rows.sums[n]    = own + 16;
             rows.largest[n] = own;
             rows.total[n]   = own + 1;
             rows.first[n]   = first > start ? first - start : 0;
@@ -267,10 +281,19 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
             n++;
         }
         if (n == ATTENTION_ROWS || i + 1 == n_rows) {
-            (job->cache->shape.dtype == KERN_F32   ? attend_span_f32
-             : job->cache->shape.dtype == KERN_F16 ? attend_span_f16
-                                                   : attend_span_bf16)(job, &span, &rows, n);
+            attend(job, &span, &rows, n);
             n = 0;
+        }
+    }
+}
+
+static void clear_rows(const attention_job *job, const attention_task *task, float *state)
+{
+    for (uint32_t i = 0; i < task->n_tokens * job->group; i++, state += job->row_floats) {
+        memset(state, 0, (16 + job->sum_floats) * sizeof(float));
+        state[0] = -INFINITY;
+        if (job->n_groups > 0) {
+            quantize_query(row_query(job, task, i), job->head_dim, (attention_query *)query_of(job, state));
         }
     }
 }
@@ -278,13 +301,9 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
 /* state = the sums of all rows of a task over segment `segment` of its sequence. */
 static void attend_task_segment(const attention_job *job, const attention_task *task, uint32_t segment, float *state)
 {
-    const uint32_t n_rows    = task->n_tokens * job->group;
     const uint32_t first_row = task->sequence->position + task->token;
     const uint32_t end       = attention_end_visible(job->args, task->sequence, task->token + task->n_tokens - 1);
-    for (uint32_t i = 0; i < n_rows; i++) {
-        memset(state + (size_t)i * job->row_floats, 0, job->row_floats * sizeof(float));
-        state[(size_t)i * job->row_floats] = -INFINITY;
-    }
+    clear_rows(job, task, state);
     uint32_t visible   = attention_first_visible(job->args, first_row);
     uint32_t start     = segment * ATTENTION_SEGMENT > visible ? segment * ATTENTION_SEGMENT : visible;
     uint32_t stop      = (segment + 1) * ATTENTION_SEGMENT < end ? (segment + 1) * ATTENTION_SEGMENT : end;
@@ -312,7 +331,7 @@ static void merge_segment(const attention_job *job, uint32_t n_rows, float *stat
         f32x16_store(factors, f32x16_exp(f32x16_load(factors)));
         state[0] = largest;
         state[1] = state[1] * factors[0] + later[1] * factors[1];
-        for (uint32_t d = 16; d < job->row_floats; d += 16) {
+        for (uint32_t d = 16; d < 16 + job->sum_floats; d += 16) {
             f32x16 scaled = f32x16_mul(f32x16_load(state + d), f32x16_set(factors[0]));
             f32x16_store(state + d, f32x16_fma(f32x16_load(later + d), f32x16_set(factors[1]), scaled));
         }

@@ -9,22 +9,36 @@
 /* 0 when the product is more than a size can say. */
 static size_t cache_bytes(const kern_kv_shape *shape)
 {
-    const uint32_t factors[] = {2 * KERN_KV_BLOCK_TOKENS, kern_dtype_block_bytes(shape->dtype),
-                                shape->n_layers,          shape->n_blocks,
-                                shape->n_kv_heads,        shape->head_dim};
-    size_t         bytes     = 1;
+    const size_t factors[] = {2, kv_matrix_bytes(shape->dtype, shape->head_dim), shape->n_layers, shape->n_blocks,
+                              shape->n_kv_heads};
+    size_t       bytes     = 1;
     for (uint32_t i = 0; i < sizeof factors / sizeof factors[0]; i++) {
-        if (__builtin_mul_overflow(bytes, (size_t)factors[i], &bytes)) {
+        if (__builtin_mul_overflow(bytes, factors[i], &bytes)) {
             return 0;
         }
     }
     return bytes;
 }
 
+static bool has_dtype(const kern_kv_shape *shape, char *why)
+{
+    bool quantized = kv_is_quantized(shape->dtype);
+    if (!quantized && shape->dtype != KERN_F32 && shape->dtype != KERN_F16 && shape->dtype != KERN_BF16) {
+        snprintf(why, KERN_WHY_BYTES, "a KV cache of %s: expected F32, F16, BF16, Q8_0 or Q4_1",
+                 kern_dtype_name(shape->dtype));
+        return false;
+    }
+    if (quantized && shape->head_dim > KV_GROUP * KV_GROUPS_MAX) {
+        snprintf(why, KERN_WHY_BYTES, "a KV cache of %s with heads of %u dimensions: at most %u",
+                 kern_dtype_name(shape->dtype), shape->head_dim, KV_GROUP * KV_GROUPS_MAX);
+        return false;
+    }
+    return true;
+}
+
 kern_kv_cache *host_kv_cache_new(kern_device *device, const kern_kv_shape *shape, char *why)
 {
-    if (shape->dtype != KERN_F32 && shape->dtype != KERN_F16 && shape->dtype != KERN_BF16) {
-        snprintf(why, KERN_WHY_BYTES, "a KV cache of %s: expected F32, F16 or BF16", kern_dtype_name(shape->dtype));
+    if (!has_dtype(shape, why)) {
         return NULL;
     }
     if (shape->n_layers == 0 || shape->n_blocks == 0 || shape->n_kv_heads == 0 || shape->head_dim == 0) {
@@ -32,11 +46,13 @@ kern_kv_cache *host_kv_cache_new(kern_device *device, const kern_kv_shape *shape
                  shape->n_layers, shape->n_blocks, shape->n_kv_heads, shape->head_dim);
         return NULL;
     }
-    host_kv_cache *cache = malloc(sizeof *cache);
+    host_kv_cache *cache = calloc(1, sizeof *cache);
     size_t         bytes = cache_bytes(shape);
     if (cache && bytes) {
-        *cache             = (host_kv_cache){.shape = *shape, .element_bytes = kern_dtype_block_bytes(shape->dtype)};
-        cache->head_bytes  = (size_t)2 * KERN_KV_BLOCK_TOKENS * shape->head_dim * cache->element_bytes;
+        *cache            = (host_kv_cache){.shape = *shape, .element_bytes = kern_dtype_block_bytes(shape->dtype)};
+        cache->head_bytes = 2 * kv_matrix_bytes(shape->dtype, shape->head_dim);
+        cache->code_bytes = (size_t)kv_n_groups(shape->head_dim) * KV_GROUP * KERN_KV_BLOCK_TOKENS /
+                            (shape->dtype == KERN_Q8_0 ? 1 : 2);
         cache->block_bytes = cache->head_bytes * shape->n_kv_heads;
         cache->layer_bytes = cache->block_bytes * shape->n_blocks;
         /* Vectors may read up to 15 elements past the last value. */
@@ -67,4 +83,50 @@ void host_kv_copy(kern_device *device, const kern_kv_copy_args *args)
                    cache->block_bytes);
         }
     }
+}
+
+static void put_code(kern_dtype dtype, unsigned char *matrix, host_kv_place at, uint8_t code)
+{
+    unsigned char *byte = matrix + at.byte;
+    *byte               = dtype == KERN_Q8_0 ? code : (unsigned char)((*byte & 0xf0 >> at.shift) | code << at.shift);
+}
+
+void host_kv_put_quantized(const host_kv_cache *cache, unsigned char *matrix, bool is_keys, uint32_t place,
+                           const float *from)
+{
+    const kern_dtype dtype    = cache->shape.dtype;
+    const uint32_t   head_dim = cache->shape.head_dim, n_groups = kv_n_groups(head_dim), filled = n_groups * KV_GROUP;
+    float            x[KV_GROUP * KV_GROUPS_MAX];
+    memcpy(x, from, head_dim * sizeof *x);
+    memset(x + head_dim, 0, (filled - head_dim) * sizeof *x);
+    if (is_keys) {
+        uint32_t width = kv_rotation_width(head_dim);
+        kv_rotate(x, filled, width, kv_key_factor(width));
+    }
+    for (uint32_t g = 0; g < n_groups; g++) {
+        kv_group group;
+        uint32_t first = g * KV_GROUP, n = is_keys || head_dim - first > KV_GROUP ? KV_GROUP : head_dim - first;
+        kv_quantize(dtype, x + first, n, &group);
+        for (uint32_t i = 0; i < KV_GROUP; i++) {
+            put_code(dtype, matrix,
+                     is_keys ? host_kv_key_place(dtype, place, first + i)
+                             : host_kv_value_place(dtype, n_groups, place, first + i),
+                     group.codes[i]);
+        }
+        host_kv_scales(cache, matrix, g)[place] = group.scale;
+        if (dtype == KERN_Q4_1) {
+            host_kv_mins(cache, matrix, g)[place] = group.min;
+        }
+    }
+}
+
+float host_kv_get_quantized(const host_kv_cache *cache, const unsigned char *matrix, bool is_keys, uint32_t place,
+                            uint32_t d)
+{
+    const kern_dtype dtype    = cache->shape.dtype;
+    const uint32_t   n_groups = kv_n_groups(cache->shape.head_dim), g = d / KV_GROUP;
+    host_kv_place    at = is_keys ? host_kv_key_place(dtype, place, d) : host_kv_value_place(dtype, n_groups, place, d);
+    uint32_t         code = dtype == KERN_Q8_0 ? matrix[at.byte] : matrix[at.byte] >> at.shift & 15;
+    return kv_value(dtype, code, host_kv_scales(cache, matrix, g)[place],
+                    dtype == KERN_Q4_1 ? host_kv_mins(cache, matrix, g)[place] : 0);
 }

@@ -27,6 +27,13 @@ void ref_kv_write(kern_device *device, const kern_kv_write_args *args)
         for (uint32_t head = 0; head < shape->n_kv_heads; head++) {
             unsigned char *keys   = host_kv_keys(cache, args->layer, block, head);
             unsigned char *values = host_kv_values(cache, args->layer, block, head);
+            if (kv_is_quantized(shape->dtype)) {
+                host_kv_put_quantized(cache, keys, true, place, k);
+                host_kv_put_quantized(cache, values, false, place, v);
+                k += shape->head_dim;
+                v += shape->head_dim;
+                continue;
+            }
             for (uint32_t d = 0; d < shape->head_dim; d++) {
                 store(shape->dtype, keys + (d * KERN_KV_BLOCK_TOKENS + place) * cache->element_bytes, *k++);
                 store(shape->dtype, values + (place * shape->head_dim + d) * cache->element_bytes, *v++);

@@ -44,10 +44,16 @@ static void kv_write_slice(void *argument, uint32_t token, uint32_t worker)
                    place = args->slots[token] % KERN_KV_BLOCK_TOKENS;
     assert(block < cache->shape.n_blocks && args->layer < cache->shape.n_layers);
     for (uint32_t head = 0; head < cache->shape.n_kv_heads; head++) {
-        size_t         from = ((size_t)token * cache->shape.n_kv_heads + head) * head_dim;
-        unsigned char *keys = host_kv_keys(cache, args->layer, block, head) + place * cache->element_bytes;
-        unsigned char *values =
-            host_kv_values(cache, args->layer, block, head) + place * head_dim * cache->element_bytes;
+        size_t         from   = ((size_t)token * cache->shape.n_kv_heads + head) * head_dim;
+        unsigned char *keys   = host_kv_keys(cache, args->layer, block, head);
+        unsigned char *values = host_kv_values(cache, args->layer, block, head);
+        if (kv_is_quantized(cache->shape.dtype)) {
+            host_kv_put_quantized(cache, keys, true, place, args->k + from);
+            host_kv_put_quantized(cache, values, false, place, args->v + from);
+            continue;
+        }
+        keys += place * cache->element_bytes;
+        values += place * head_dim * cache->element_bytes;
         for (uint32_t d = 0; d < head_dim; d += 16) {
             uint32_t n = head_dim - d < 16 ? head_dim - d : 16;
             kv_store(cache->shape.dtype, keys + d * KERN_KV_BLOCK_TOKENS * cache->element_bytes, KERN_KV_BLOCK_TOKENS,

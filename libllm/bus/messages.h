@@ -508,7 +508,7 @@ extern const gen_cancel gen_cancel_defaults;
 /* executor.ready, executor -> scheduler. What this executor is and holds. Sent after the welcome. */
 typedef struct executor_ready {
     span model;
-    uint64_t fingerprint;  /* of weights and config, whatever the model is called; executors of one scheduler must agree */
+    uint64_t fingerprint;  /* of all that decides a token: weights, config, kind of device, numbers of the KV cache; executors of one scheduler must agree */
     uint32_t n_kv_blocks;
     uint32_t kv_block_tokens;
     uint32_t n_slots;

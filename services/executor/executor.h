@@ -21,7 +21,7 @@ typedef struct {
     uint64_t    max_num_batched_tokens; /* tokens of one step */
     uint64_t    max_logit_rows;         /* rows of one step that are sampled or scored */
     uint64_t    kv_cache_memory;        /* bytes */
-    uint32_t    kv_cache_dtype;         /* index into auto|f32|f16|bf16 */
+    uint32_t    kv_cache_dtype;         /* index into auto|f32|f16|bf16|int8|int4 */
     uint32_t    pooling;                /* index into auto|mean|cls|last */
     bool        compute_inline;         /* simulations: compute on the actor's thread */
 } executor_options;

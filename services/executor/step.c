@@ -1,6 +1,7 @@
 /* Plan -> ragged batch -> forward -> sampled tokens. See step.h. */
 #include "executor/step.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "kv/block_pool.h"
 #include "sample/logit_edits.h"
@@ -38,6 +39,7 @@ struct engine {
     model         *model;
     forward       *forward;
     kern_kv_cache *cache;
+    kern_dtype     kv_dtype;
     logit_editor  *editor;
     uint32_t       n_slots, n_blocks, n_tokens_max, n_logit_rows_max, positions_max, blocks_per_sequence, n_vocab;
     uint32_t       edit_room; /* logit edits of one sampling call; any one row's fit */
@@ -78,7 +80,7 @@ static bool open_model(engine *e, const executor_options *o, error *err)
 
 static kern_dtype kv_dtype(const engine *e, const executor_options *o)
 {
-    static const kern_dtype by_choice[] = {KERN_F16, KERN_F32, KERN_F16, KERN_BF16};
+    static const kern_dtype by_choice[] = {KERN_F16, KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_1};
     bool                    is_auto     = o->kv_cache_dtype == 0;
     return is_auto && model_get_config(e->model)->encoder ? KERN_F32 : by_choice[o->kv_cache_dtype];
 }
@@ -100,7 +102,7 @@ static bool choose_pooling(engine *e, const executor_options *o, error *err)
 static bool plan_sizes(engine *e, const executor_options *o, error *err)
 {
     const model_config *config   = model_get_config(e->model);
-    kern_kv_shape       shape    = model_kv_shape(e->model, 1, kv_dtype(e, o));
+    kern_kv_shape       shape    = model_kv_shape(e->model, 1, e->kv_dtype);
     size_t              block    = kern_kv_block_bytes(&shape);
     uint64_t            n_blocks = o->kv_cache_memory / block;
     e->n_vocab                   = config->n_vocab;
@@ -166,7 +168,7 @@ static bool take_host_memory(engine *e, error *err)
     return ok || error_set(err, ERR_NO_MEMORY, "no memory for %u slots of %u positions", e->n_slots, e->positions_max);
 }
 
-static bool take_device_memory(engine *e, const executor_options *o, error *err)
+static bool take_device_memory(engine *e, error *err)
 {
     char           why[KERN_WHY_BYTES];
     forward_limits limits = {
@@ -176,13 +178,13 @@ static bool take_device_memory(engine *e, const executor_options *o, error *err)
         .n_table_entries_max = e->n_slots * e->blocks_per_sequence,
         .pooling             = e->pooling,
     };
-    kern_kv_shape shape = model_kv_shape(e->model, e->n_blocks, kv_dtype(e, o));
+    kern_kv_shape shape = model_kv_shape(e->model, e->n_blocks, e->kv_dtype);
     e->forward          = forward_new(e->model, &limits, err);
     if (!e->forward)
         return false;
     e->cache = kern_kv_cache_new(e->device, &shape, why);
     if (!e->cache)
-        return error_set(err, ERR_NO_MEMORY, "--kv-cache-memory: %s", why);
+        return error_set(err, ERR_NO_MEMORY, "--kv-cache-memory, --kv-cache-dtype: %s", why);
     e->editor = logit_editor_new(e->n_vocab, err);
     if (!e->editor)
         return false;
@@ -203,8 +205,12 @@ engine *engine_new(const executor_options *options, error *err)
         error_set(err, ERR_NO_MEMORY, "no memory for the engine");
         return NULL;
     }
-    if (!open_model(e, options, err) || !choose_pooling(e, options, err) || !plan_sizes(e, options, err) ||
-        !take_host_memory(e, err) || !take_device_memory(e, options, err)) {
+    if (!open_model(e, options, err) || !choose_pooling(e, options, err)) {
+        engine_free(&e);
+        return NULL;
+    }
+    e->kv_dtype = kv_dtype(e, options);
+    if (!plan_sizes(e, options, err) || !take_host_memory(e, err) || !take_device_memory(e, err)) {
         engine_free(&e);
         return NULL;
     }
@@ -244,11 +250,19 @@ void engine_free(engine **engine_to_free)
     *engine_to_free = NULL;
 }
 
+/* Of all that decides a token's bits: a request may go on at any executor that agrees. */
+static uint64_t fingerprint_of(const engine *e)
+{
+    const char *arithmetic = kern_device_arithmetic(e->device), *numbers = kern_dtype_name(e->kv_dtype);
+    uint64_t    hash = hash_64((hash_key){model_fingerprint(e->model), e->pooling}, arithmetic, strlen(arithmetic));
+    return hash_64((hash_key){hash, 1}, numbers, strlen(numbers));
+}
+
 executor_ready engine_about(const engine *e)
 {
     return (executor_ready){
         .model            = span_of(e->name),
-        .fingerprint      = model_fingerprint(e->model) + e->pooling,
+        .fingerprint      = fingerprint_of(e),
         .n_kv_blocks      = e->n_blocks,
         .kv_block_tokens  = KV_BLOCK_TOKENS,
         .n_slots          = e->n_slots,

@@ -78,7 +78,8 @@ void executors_add(scheduler *s, peer *p, const executor_ready *about)
         return;
     }
     if (s->executors && s->executors->about.fingerprint != about->fingerprint) {
-        log_error("executor not used: it holds another model", "node=%s model=%.*s", p->name, SPAN_ARG(about->model));
+        log_error("executor not used: it differs from the others in its model, kind of device or --kv-cache-dtype",
+                  "node=%s model=%.*s device=\"%.*s\"", p->name, SPAN_ARG(about->model), SPAN_ARG(about->device));
         return;
     }
     error          err;

@@ -2,7 +2,7 @@
 /* Speed of the kernels: GB/s of weights (or cache) read and GFLOP/s, for each operator and CPU variant, beside a plain
  * read of memory, which is the bound of decoding.
  *
- *     bench_kernels [n_threads] [variant]
+ *     bench_kernels [n_threads [variant [attention]]]
  *
  * Weights stand in a ring of copies larger than the last-level cache, as the layers of a model do. */
 #include <stdio.h>
@@ -126,12 +126,13 @@ static void bench_gemm(kern_device *device, kern_dtype dtype)
     free(weights), free(data), free(x), free(y);
 }
 
-static void bench_attention(kern_device *device, uint32_t position, uint32_t n_q)
+static void bench_attention(kern_device *device, kern_dtype dtype, uint32_t position, uint32_t n_q)
 {
     enum { HEADS = 9, KV_HEADS = 3, HEAD_DIM = 64 };
     char           why[KERN_WHY_BYTES], name[64];
     uint32_t       n_blocks = (position + n_q + 15) / 16, *table = malloc(n_blocks * sizeof *table);
-    kern_kv_cache *cache = kern_kv_cache_new(device, &(kern_kv_shape){1, n_blocks, KV_HEADS, HEAD_DIM, KERN_F16}, why);
+    kern_kv_shape  shape = {1, n_blocks, KV_HEADS, HEAD_DIM, dtype};
+    kern_kv_cache *cache = kern_kv_cache_new(device, &shape, why);
     float         *q = noise((size_t)n_q * HEADS * HEAD_DIM), *out = noise((size_t)n_q * HEADS * HEAD_DIM);
     kern_sequence  sequence = {0, n_q, position, 0};
     for (uint32_t i = 0; i < n_blocks; i++) {
@@ -148,8 +149,8 @@ static void bench_attention(kern_device *device, uint32_t position, uint32_t n_q
                                 .scale        = 0.125f};
     double              best = 1e9, keys = (double)n_q * (position + (n_q + 1) / 2.0);
     TIME(best, 4, kern_attention(device, &args))
-    snprintf(name, sizeof name, "attention F16, %u rows after %u", n_q, position);
-    report(name, best, 2.0 * 2 * KV_HEADS * HEAD_DIM * (position + n_q), keys * HEADS * HEAD_DIM * 4);
+    snprintf(name, sizeof name, "attention %s, %u rows after %u", kern_dtype_name(dtype), n_q, position);
+    report(name, best, (double)kern_kv_block_bytes(&shape) / 16 * (position + n_q), keys * HEADS * HEAD_DIM * 4);
     kern_kv_cache_free(device, &cache);
     free(q), free(out), free(table);
 }
@@ -183,7 +184,16 @@ static void bench_sample(kern_device *device, const char *name, kern_sample_row 
     free(logits);
 }
 
-static void bench_variant(const char *variant, uint32_t n_threads)
+static void bench_attentions(kern_device *device)
+{
+    static const kern_dtype dtypes[] = {KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_1};
+    for (uint32_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
+        bench_attention(device, dtypes[i], 4000, 1);
+        bench_attention(device, dtypes[i], 0, 512);
+    }
+}
+
+static void bench_variant(const char *variant, uint32_t n_threads, bool only_attention)
 {
     char                why[KERN_WHY_BYTES];
     kern_device_options options = {.backend = "cpu", .variant = variant, .n_threads = n_threads};
@@ -194,12 +204,16 @@ static void bench_variant(const char *variant, uint32_t n_threads)
         exit(1);
     }
     printf("\n%s\n", kern_device_name(device));
+    if (only_attention) {
+        bench_attentions(device);
+        kern_device_close(&device);
+        return;
+    }
     bench_read(device, n_threads);
     for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
         bench_gemm(device, dtype);
     }
-    bench_attention(device, 4000, 1);
-    bench_attention(device, 0, 512);
+    bench_attentions(device);
     bench_rows(device);
     kern_sample_row row = {.temperature = 0, .top_p = 1, .typical_p = 1};
     bench_sample(device, "sample greedy", row);
@@ -216,7 +230,7 @@ int main(int argc, char **argv)
     uint32_t    n = kern_cpu_variants(names, 8), n_threads = argc > 1 ? (uint32_t)atoi(argv[1]) : 1;
     for (uint32_t i = 0; i < n; i++) {
         if (argc <= 2 || strcmp(argv[2], names[i]) == 0) {
-            bench_variant(names[i], n_threads ? n_threads : 1);
+            bench_variant(names[i], n_threads ? n_threads : 1, argc > 3 && strcmp(argv[3], "attention") == 0);
         }
     }
     return 0;

@@ -1,7 +1,7 @@
 /* Tokens a second of the bare forward pass of the demo model: prefill, and decoding of one and of 32 sequences; with
  * --sweep how they grow with batch, context and threads, as lines of JSON.
  *
- *     bench_model [--sweep] [model [backend [variant [threads]]]]
+ *     bench_model [--sweep] [model [backend [variant [threads [KV dtype, as Q8_0]]]]]
  *
  * Also says what opening the model costs. Sampling is not included; every row of a decode step computes its logits. */
 // links: llm_model
@@ -138,7 +138,16 @@ static void sweep(bench *b, uint32_t n_threads)
     }
 }
 
-static void open_model(bench *b, const char *path, const kern_device_options *options)
+static kern_dtype dtype_of(const char *name)
+{
+    for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++)
+        if (strcmp(kern_dtype_name(dtype), name) == 0)
+            return dtype;
+    die("no such number format");
+    return KERN_F16;
+}
+
+static void open_model(bench *b, const char *path, const kern_device_options *options, kern_dtype kv_dtype)
 {
     char   why[KERN_WHY_BYTES] = "";
     error  err                 = {0};
@@ -149,7 +158,7 @@ static void open_model(bench *b, const char *path, const kern_device_options *op
         die(err.text);
     double              opened_s = now_s() - start;
     const model_config *c        = model_get_config(b->m);
-    kern_kv_shape       shape    = model_kv_shape(b->m, N_BLOCKS, KERN_F16);
+    kern_kv_shape       shape    = model_kv_shape(b->m, N_BLOCKS, kv_dtype);
     forward_limits      limits   = {.n_tokens_max        = N_TOKENS_MAX,
                                     .n_sequences_max     = N_SEQUENCES_MAX,
                                     .n_logit_rows_max    = N_SEQUENCES_MAX,
@@ -175,7 +184,7 @@ int main(int argc, char **argv)
                                    .variant   = argc > 3 && argv[3][0] ? argv[3] : NULL,
                                    .n_threads = argc > 4 ? (uint32_t)strtoul(argv[4], NULL, 10) : 0};
     bench               b       = {0};
-    open_model(&b, path, &options);
+    open_model(&b, path, &options, argc > 5 ? dtype_of(argv[5]) : KERN_F16);
     if (sweeps)
         sweep(&b, options.n_threads);
     else

@@ -5,7 +5,8 @@
  * the log probability of the next token, in which all of the row's logits have a part; of a passage's last row every
  * logit. `ref` must give these numbers themselves, within 1e-3: on one whole passage of each kind and on the beginnings
  * of the others, since it takes half a minute for a whole one. `cpu`, which rounds activations, must give the same most
- * likely tokens and the same perplexity on all of them. */
+ * likely tokens and the same perplexity on all of them. A cache in fewer bits is tried on as little as `ref`; on all
+ * with TROUPE_PARITY_WHOLE, which gives the numbers in the executor's README. */
 // links: llm_model
 #include "model/model.h"
 
@@ -167,19 +168,29 @@ static void ref_gives_the_logits_of_transformers(void **state)
     assert_true(d.largest < 1e-3);
 }
 
-static void check_fidelity(kern_dtype kv_dtype)
+static void check_fidelity(kern_dtype kv_dtype, uint32_t n_of_others, double same_top, double perplexity)
 {
     uint32_t n_next;
-    distance d = run_passages("cpu", kv_dtype, RUN_TOKENS_MAX, &n_next);
-    assert_true(d.n_same_top >= 0.99 * d.n_rows);
-    assert_true(fabs(exp((d.expected - d.logprob) / n_next) - 1) < 0.002);
+    distance d = run_passages("cpu", kv_dtype, n_of_others, &n_next);
+    assert_true(d.n_same_top >= same_top * d.n_rows);
+    assert_true(fabs(exp((d.expected - d.logprob) / n_next) - 1) < perplexity);
 }
 
 static void cpu_keeps_the_most_likely_token_and_the_perplexity(void **state)
 {
     (void)state;
-    check_fidelity(KERN_F32);
-    check_fidelity(KERN_F16);
+    check_fidelity(KERN_F32, RUN_TOKENS_MAX, 0.99, 0.002);
+    check_fidelity(KERN_F16, RUN_TOKENS_MAX, 0.99, 0.002);
+}
+
+/* What --kv-cache-dtype costs, as the executor's README says it. */
+static void a_cache_in_fewer_bits_keeps_most_of_both(void **state)
+{
+    (void)state;
+    uint32_t n_of_others = getenv("TROUPE_PARITY_WHOLE") ? RUN_TOKENS_MAX : 20;
+    check_fidelity(KERN_BF16, n_of_others, 0.99, 0.005);
+    check_fidelity(KERN_Q8_0, n_of_others, 0.97, 0.01);
+    check_fidelity(KERN_Q4_1, n_of_others, 0.8, 0.08);
 }
 
 /* ---- batch invariance ------------------------------------------------------------------------------------------ */
@@ -244,6 +255,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cpu_keeps_the_most_likely_token_and_the_perplexity),
+        cmocka_unit_test(a_cache_in_fewer_bits_keeps_most_of_both),
         cmocka_unit_test(a_sequence_says_the_same_in_every_batch_and_chunk_on_every_cpu_variant),
         cmocka_unit_test(ref_gives_the_logits_of_transformers),
     };

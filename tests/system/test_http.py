@@ -202,6 +202,20 @@ def test_the_output_filter_works_across_tokens_and_streams(start_serve, tmp_path
     server.wait_idle()
 
 
+# ---- the KV cache ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("numbers", ["int8", "int4"])
+def test_a_cache_in_fewer_bits_says_the_same_in_a_crowd_as_alone(start_serve, numbers):
+    server = start_serve("--kv-cache-dtype", numbers)
+    prompts = ["What is the capital of France?", "What is the capital of Italy?", STORY, "Count to ten."]
+    alone = [said(server, prompt) for prompt in prompts]
+    assert "Paris" in alone[0]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda prompt: said(server, prompt), prompts * 2)) == alone * 2
+    server.wait_idle()
+
+
 # ---- overload --------------------------------------------------------------------------------------------------------
 
 

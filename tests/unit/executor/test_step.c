@@ -713,20 +713,107 @@ static void a_small_cache_bounds_the_length_of_a_sequence(void **state)
 }
 
 /* A scheduler takes executors together when these agree. */
-static void engines_of_one_model_agree_whatever_it_is_called_and_wherever_it_runs(void **state)
+static void engines_agree_when_their_tokens_do_whatever_the_model_is_called(void **state)
 {
     (void)state;
-    executor_options options[3] = {tiny_options(), tiny_options(), tiny_options()};
-    uint64_t         of[3];
-    options[1].model_name = "another-name";
-    options[1].backend    = "ref";
-    options[2].model      = TESTS_DIR "/data/models/mha_untied.gguf";
-    for (size_t i = 0; i < COUNT(options); i++) {
+    enum { SAME = 2, N = 8 };
+    executor_options options[N];
+    uint64_t         of[N];
+    for (size_t i = 0; i < N; i++)
+        options[i] = tiny_options();
+    options[1].model_name     = "another-name";
+    options[1].variant        = "portable";
+    options[1].n_threads      = 2;
+    options[1].kv_cache_dtype = 2; /* f16, which auto is */
+    options[2].model          = TESTS_DIR "/data/models/mha_untied.gguf";
+    options[3].backend        = "ref";
+    options[4].kv_cache_dtype = 1;
+    options[5].kv_cache_dtype = 3;
+    options[6].kv_cache_dtype = 4;
+    options[7].kv_cache_dtype = 5;
+    for (size_t i = 0; i < N; i++) {
+        options[i].kv_cache_memory *= 2;
         engine *e = engine_of(&options[i]);
         of[i]     = engine_about(e).fingerprint;
         engine_free(&e);
     }
-    assert_true(of[0] == of[1] && of[0] != of[2]);
+    assert_true(of[0] == of[1]);
+    for (size_t i = SAME; i < N; i++)
+        for (size_t j = 0; j < i; j++)
+            assert_true(of[i] != of[j]);
+}
+
+/* Bytes of a block: 2 layers, keys and values, 2 heads, 16 positions of 16 numbers, which int8 and int4 fill up to 32.
+ */
+static void memory_for_the_cache_is_counted_in_its_numbers(void **state)
+{
+    (void)state;
+    static const uint32_t bytes[] = {4096, 8192, 4096, 4096, 8 * 16 * 34, 8 * 16 * 20};
+    for (uint32_t choice = 0; choice < COUNT(bytes); choice++) {
+        executor_options o = tiny_options();
+        o.kv_cache_dtype   = choice;
+        o.kv_cache_memory  = 12 * bytes[choice] - 1;
+        engine *e          = engine_of(&o);
+        assert_int_equal(11, engine_about(e).n_kv_blocks);
+        engine_free(&e);
+    }
+}
+
+enum { N_CACHED = 40, N_CACHED_TOP = 8 };
+
+/* Log probabilities behind the prompt, of which positions [first, end) are computed in chunks; its first block is
+ * `block`, copied there from block 4 if that is another one. */
+static void run_cached(engine *e, arena *room, const uint32_t *tokens, uint32_t first, uint32_t chunk, uint32_t block,
+                       float *logprobs)
+{
+    slot_open open               = {.slot = 0, .tokens = tokens, .n_tokens = N_CACHED, .n_prompt_tokens = N_CACHED};
+    open.sampling                = greedy();
+    open.sampling.n_top_logprobs = N_CACHED_TOP;
+    const uint32_t from[] = {4}, to[] = {block};
+    step_result    result = {0};
+    engine_reset(e);
+    for (uint32_t n, at = first; at < N_CACHED; at += n) {
+        n              = N_CACHED - at < chunk ? N_CACHED - at : chunk;
+        step_plan plan = {.opens       = &open,
+                          .n_opens     = at == first,
+                          .copy_from   = from,
+                          .n_copy_from = block != 4,
+                          .copy_to     = to,
+                          .n_copy_to   = block != 4,
+                          ENTRY(.slot = 0, .position = at, .n_tokens = n, .blocks = U32S(block, 2, 1), .n_blocks = 3,
+                                .logits = at + n == N_CACHED ? LOGITS_WANTED_LAST : LOGITS_WANTED_NONE)};
+        result         = run_plan(e, &plan, room);
+    }
+    assert_int_equal(N_CACHED_TOP, result.outputs[0].logprobs[0].n_top_logprobs);
+    memcpy(logprobs, result.outputs[0].logprobs[0].top_logprobs, N_CACHED_TOP * sizeof *logprobs);
+}
+
+/* The same prompt at once, in pieces, and behind a copy of its first block. */
+static void a_cache_of_any_numbers_gives_the_same_whole_in_chunks_and_copied(void **state)
+{
+    (void)state;
+    uint32_t tokens[N_CACHED];
+    float    whole[N_CACHED_TOP], part[N_CACHED_TOP], before[N_CACHED_TOP] = {0};
+    random_tokens(3, tokens, N_CACHED);
+    for (uint32_t choice = 1; choice <= 5; choice++) {
+        executor_options o       = tiny_options();
+        o.kv_cache_dtype         = choice;
+        o.max_num_batched_tokens = 64;
+        o.kv_cache_memory *= 2;
+        engine *e    = engine_of(&o);
+        arena  *room = arena_new(engine_result_bytes(e), NULL);
+        run_cached(e, room, tokens, 0, N_CACHED, 4, whole);
+        run_cached(e, room, tokens, 0, 7, 4, part);
+        assert_memory_equal(whole, part, sizeof whole);
+        run_cached(e, room, tokens, 0, 1, 4, part);
+        assert_memory_equal(whole, part, sizeof whole);
+        run_cached(e, room, tokens, 16, N_CACHED, 5, part);
+        assert_memory_equal(whole, part, sizeof whole);
+        assert_memory_not_equal(whole, before, sizeof whole); /* the flag does something */
+        memcpy(before, whole, sizeof whole);
+        arena_free(&room);
+        engine_free(&e);
+    }
 }
 
 int main(void)
@@ -751,7 +838,9 @@ int main(void)
         cmocka_unit_test(what_cannot_be_pooled_is_refused),
         cmocka_unit_test(an_engine_that_cannot_be_made_says_which_flag_is_at_fault),
         cmocka_unit_test(a_small_cache_bounds_the_length_of_a_sequence),
-        cmocka_unit_test(engines_of_one_model_agree_whatever_it_is_called_and_wherever_it_runs),
+        cmocka_unit_test(engines_agree_when_their_tokens_do_whatever_the_model_is_called),
+        cmocka_unit_test(memory_for_the_cache_is_counted_in_its_numbers),
+        cmocka_unit_test(a_cache_of_any_numbers_gives_the_same_whole_in_chunks_and_copied),
     };
     return cmocka_run_group_tests_name("executor/step", tests, NULL, NULL);
 }

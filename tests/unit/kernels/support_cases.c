@@ -393,9 +393,10 @@ static void run_attention(const kernel_case *c, kern_device *device, const case_
         attention_call(c, device, &s, done, chunk, output);
     }
     /* Outputs are means of values below 3.4; a score's error, a few 2^-24 of its largest term, is a relative error of a
-     * weight. */
+     * weight. With a quantised cache the CPU rounds a span's weights to 2^-15 of their largest. */
     float largest = c->magnitude * c->magnitude * 12 * sqrtf((float)c->attention.head_dim);
-    relative_bounds(output, 0, 4e-6f + 4e-7f * largest);
+    bool  rounds  = c->attention.dtype >= KERN_Q4_0;
+    relative_bounds(output, 0, rounds ? 2e-4f + 1e-6f * largest : 4e-6f + 4e-7f * largest);
     kern_kv_cache_free(device, &s.cache);
     free(s.q), free(s.k), free(s.v);
 }
@@ -676,12 +677,16 @@ static void add_attentions(case_list *list)
         {4, 2, 64, 0, 2, {0, 20}, {150, 9}, 0, 1, true},
         {1, 1, 16, 0, 1, {1015}, {30}, 0, 1, false},
     };
-    for (kern_dtype dtype = KERN_F32; dtype <= KERN_BF16; dtype++) {
+    static const kern_dtype dtypes[] = {KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_1};
+    for (uint32_t k = 0; k < sizeof dtypes / sizeof dtypes[0]; k++) {
         for (uint32_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
-            add_attention(list, &shapes[i], dtype, false);
+            if (kern_dtype_is_quantized(dtypes[k]) && (i + k) % 2) {
+                continue; /* half of the shapes each: cases are slow on the CUDA kernels' host build */
+            }
+            add_attention(list, &shapes[i], dtypes[k], false);
         }
         for (uint32_t i = 0; i < sizeof bidirectional / sizeof bidirectional[0]; i++) {
-            add_attention(list, &bidirectional[i], dtype, true);
+            add_attention(list, &bidirectional[i], dtypes[k], true);
         }
     }
 }

@@ -235,11 +235,14 @@ static float *attend(kern_device *device, const attention_case *c)
 static void a_row_of_attention_is_the_same_bits_alone_and_in_a_prefill(void **state)
 {
     (void)state;
-    attention_case whole = {KERN_F16, 6, 2, 64, 0, 0, 2, {40, 40}, {250, 0}};
-    for (uint32_t window = 0; window <= 150; window += 150) {
-        whole.window  = window;
-        float *expect = attend(cuda, &whole);
-        size_t n_row  = (size_t)whole.n_heads * whole.head_dim;
+    static const struct {
+        kern_dtype dtype;
+        uint32_t   window;
+    } rows[] = {{KERN_F16, 0}, {KERN_F16, 150}, {KERN_Q8_0, 0}, {KERN_Q4_1, 150}};
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        attention_case whole  = {rows[i].dtype, 6, 2, 64, rows[i].window, 0, 2, {40, 40}, {250, 0}};
+        float         *expect = attend(cuda, &whole);
+        size_t         n_row  = (size_t)whole.n_heads * whole.head_dim;
         for (uint32_t row = 0; row < 40; row += 13) {
             attention_case one = whole;
             one.n_sequences = 1, one.n_q[0] = 1, one.position[0] = 250 + row;
@@ -343,7 +346,7 @@ static void what_cannot_work_is_refused_with_a_sentence(void **state)
 {
     (void)state;
     char          why[KERN_WHY_BYTES] = "";
-    kern_kv_shape odd = {1, 4, 1, 30, KERN_F16}, quantized = {1, 4, 1, 32, KERN_Q8_0},
+    kern_kv_shape odd = {1, 4, 1, 30, KERN_F16}, quantized = {1, 4, 1, 32, KERN_Q5_1},
                   huge = {1, UINT32_MAX, 1000, 256, KERN_F32};
     assert_null(kern_kv_cache_new(cuda, &odd, why));
     assert_non_null(strstr(why, "30"));

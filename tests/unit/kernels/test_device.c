@@ -86,7 +86,8 @@ static void refuses_weights_and_caches_it_cannot_hold(void **state)
                                              {KERN_F32, 0, 4, ""},
                                              {KERN_N_DTYPES, 1, 32, ""},
                                              {KERN_F32, 3, 0, ""}};
-    static const kern_kv_shape shapes[]   = {{1, 4, 2, 64, KERN_Q8_0},
+    static const kern_kv_shape shapes[]   = {{1, 4, 2, 64, KERN_Q5_1},
+                                             {1, 4, 2, 544, KERN_Q8_0},
                                              {0, 4, 2, 64, KERN_F16},
                                              {1, 0, 2, 64, KERN_F16},
                                              {4096, 1u << 31, 64, 4096, KERN_F32}};

@@ -236,6 +236,68 @@ static void a_nan_stays_in_its_row(void **state)
     }
 }
 
+/* Attention of one query at `position` of block 1, whose positions up to there were written with `k`. */
+static void attend_block(kern_device *device, kern_kv_cache *cache, const float *k, uint32_t n_written,
+                         uint32_t position, float *out)
+{
+    enum { WIDTH = 48 };
+    uint32_t      slots[KERN_KV_BLOCK_TOKENS], table = 1;
+    kern_sequence sequence = {0, 1, position, 0};
+    for (uint32_t i = 0; i < n_written; i++) {
+        slots[i] = KERN_KV_BLOCK_TOKENS + i;
+    }
+    const void *host[]  = {k, slots, &table, &sequence};
+    size_t      bytes[] = {n_written * WIDTH * 4, n_written * 4, 4, sizeof sequence};
+    void       *memory[4], *result = kern_alloc(device, WIDTH * 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        memory[i] = kern_alloc(device, bytes[i]);
+        kern_upload(device, memory[i], host[i], bytes[i]);
+    }
+    kern_kv_write(device, &(kern_kv_write_args){cache, 0, memory[0], memory[0], memory[1], n_written});
+    kern_attention(device, &(kern_attention_args){.cache        = cache,
+                                                  .q            = memory[0],
+                                                  .out          = result,
+                                                  .sequences    = memory[3],
+                                                  .block_tables = memory[2],
+                                                  .n_sequences  = 1,
+                                                  .n_tokens     = 1,
+                                                  .n_heads      = 1,
+                                                  .scale        = 0.2f});
+    kern_synchronize(device);
+    kern_download(device, out, result, WIDTH * 4);
+    for (uint32_t i = 0; i < 4; i++) {
+        kern_free(device, memory[i]);
+    }
+    kern_free(device, result);
+}
+
+/* A block that an ill sequence left full of NaN and infinities serves the next one as a fresh block does; and whoever
+ * sees such a key gets NaN. */
+static void what_a_block_held_before_counts_nothing(void **state)
+{
+    (void)state;
+    enum { WIDTH = 48, N = 6 };
+    static const kern_dtype dtypes[] = {KERN_F32, KERN_F16, KERN_BF16, KERN_Q8_0, KERN_Q4_1};
+    float k[KERN_KV_BLOCK_TOKENS * WIDTH], ill[KERN_KV_BLOCK_TOKENS * WIDTH], fresh[WIDTH], got[WIDTH];
+    char  why[KERN_WHY_BYTES];
+    for (uint32_t i = 0; i < KERN_KV_BLOCK_TOKENS * WIDTH; i++) {
+        k[i]   = sinf((float)i);
+        ill[i] = i % 3 ? (i % 2 ? NAN : INFINITY) : k[i];
+    }
+    for (uint32_t i = 0; i < n_devices * 5; i++) {
+        kern_device   *device = devices[i / 5].device;
+        kern_kv_shape  shape  = {1, 2, 1, WIDTH, dtypes[i % 5]};
+        kern_kv_cache *cache  = kern_kv_cache_new(device, &shape, why);
+        attend_block(device, cache, k, N, N - 1, fresh);
+        attend_block(device, cache, ill, KERN_KV_BLOCK_TOKENS, KERN_KV_BLOCK_TOKENS - 1, got);
+        assert_true(isnan(got[0]) && isnan(got[WIDTH - 1]));
+        attend_block(device, cache, k, N, N - 1, got);
+        assert_memory_equal(fresh, got, sizeof fresh);
+        assert_true(isfinite(got[0]));
+        kern_kv_cache_free(device, &cache);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +307,7 @@ int main(void)
         cmocka_unit_test(attention_is_the_same_however_its_rows_are_cut),
         cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
         cmocka_unit_test(a_nan_stays_in_its_row),
+        cmocka_unit_test(what_a_block_held_before_counts_nothing),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

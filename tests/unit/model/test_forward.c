@@ -142,18 +142,49 @@ static void says_the_same_whole_or_in_chunks(void **state)
     }
 }
 
+/* What fewer bits cost, and no more: on the CPU and by the reference, from heads of 16 and 32 dimensions. */
+static void a_cache_in_fewer_bits_is_near_the_whole_one(void **state)
+{
+    (void)state;
+    static const char *const backends[] = {"cpu", "ref"};
+    static const char *const models[]   = {DATA "gqa_tied", DATA "gemma3", DATA "qwen3"};
+    static const struct {
+        kern_dtype dtype;
+        double     largest;
+    } caches[] = {{KERN_F16, 2e-2}, {KERN_BF16, 0.1}, {KERN_Q8_0, 0.3}, {KERN_Q4_1, 4}};
+    for (size_t i = 0; i < COUNT(backends) * COUNT(models); i++) {
+        static float whole[N_LOGITS], logits[N_LOGITS];
+        const char  *backend = backends[i % COUNT(backends)], *model_path = models[i / COUNT(backends)];
+        runner       r = runner_open(backend, NULL, model_path, KERN_F32);
+        runner_sequence(&r, tokens, N_TOKENS, N_TOKENS, whole);
+        runner_close(&r);
+        for (size_t c = 0; c < COUNT(caches); c++) {
+            r = runner_open(backend, NULL, model_path, caches[c].dtype);
+            runner_sequence(&r, tokens, N_TOKENS, N_TOKENS, logits);
+            double difference = largest_difference(logits, whole, N_LOGITS);
+            print_message("%-8s %-12s %-8s largest difference %.2e\n", backend, strrchr(model_path, '/') + 1,
+                          kern_dtype_name(caches[c].dtype), difference);
+            assert_true(difference > 0 && difference < caches[c].largest);
+            runner_close(&r);
+        }
+    }
+}
+
 /* Six sequences of other lengths, some with a past, in one step; each alone before. */
 static void says_the_same_alone_or_in_a_ragged_batch(void **state)
 {
     (void)state;
-    static const char *const backends[] = {"cpu", "ref"};
+    static const struct {
+        const char *backend;
+        kern_dtype  kv_dtype;
+    } caches[] = {{"cpu", KERN_F16}, {"ref", KERN_F16}, {"cpu", KERN_Q8_0}, {"cpu", KERN_Q4_1}, {"ref", KERN_Q4_1}};
     static const struct {
         uint32_t start, n_done, n_tokens;
     } cases[] = {{0, 0, 17}, {5, 9, 1}, {1, 0, 1}, {11, 15, 2}, {20, 16, 4}, {3, 0, 33}};
-    for (size_t b = 0; b < COUNT(backends); b++) {
+    for (size_t b = 0; b < COUNT(caches); b++) {
         static float alone[RUN_TOKENS_MAX * N_VOCAB], together[RUN_TOKENS_MAX * N_VOCAB],
             past[RUN_TOKENS_MAX * N_VOCAB];
-        runner    r = runner_open(backends[b], NULL, DATA "gqa_tied.gguf", KERN_F16);
+        runner    r = runner_open(caches[b].backend, NULL, DATA "gqa_tied.gguf", caches[b].kv_dtype);
         run_piece pieces[COUNT(cases)];
         uint32_t  n = 0;
         for (uint32_t i = 0; i < COUNT(cases); i++) {
@@ -230,6 +261,7 @@ int main(void)
         cmocka_unit_test(agrees_with_transformers_on_every_cpu_variant),
         cmocka_unit_test(says_the_same_whole_or_in_chunks),
         cmocka_unit_test(says_the_same_alone_or_in_a_ragged_batch),
+        cmocka_unit_test(a_cache_in_fewer_bits_is_near_the_whole_one),
         cmocka_unit_test(gives_logits_of_the_rows_that_are_wanted_in_the_order_asked),
         cmocka_unit_test(takes_all_its_memory_at_the_start),
     };
