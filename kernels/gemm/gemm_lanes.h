@@ -14,12 +14,29 @@
 #include "kernels/gemm/weight.h"
 #include "kernels/lanes_partial.h"
 
+#ifdef LANES_TILES
+#include "kernels/gemm/tiled_activations.h"
+#endif
+
 enum { QUANT_MAX = 32639 }; /* 127 * 256 + 127: the top of what two int8 planes hold */
 
-/* Rounds 32 activations to block `at`. A NaN or an infinity makes the scale NaN, which reaches every output of the row.
- */
-LANES void quantize_block(const float *x, const struct cpu_activations *to, size_t at)
+LANES void store_block(const gemm_job *job, uint32_t token, uint32_t block, i32x16 first, i32x16 second)
 {
+#ifdef LANES_TILES
+    if (job->tiled) {
+        store_planes(planes_of(job, token, block), first, second);
+        return;
+    }
+#endif
+    store_quants(job->x.quants + (size_t)token * job->n_cols + block * KERN_BLOCK, first, second);
+}
+
+/* Rounds a block of 32 activations. A NaN or an infinity makes the scale NaN, which reaches every output of the row. */
+LANES void quantize_block(const gemm_job *job, const float *x, uint32_t token, uint32_t block)
+{
+    const struct cpu_activations *to = &job->x;
+
+    size_t  at    = (size_t)token * (job->n_cols / KERN_BLOCK) + block;
     float  *scale = &to->scales[at];
     f32x16  low = f32x16_load(x), high = f32x16_load(x + 16);
     int32_t bits    = i32x16_largest(i32x16_max(i32x16_magnitude_bits(low), i32x16_magnitude_bits(high)));
@@ -33,7 +50,7 @@ LANES void quantize_block(const float *x, const struct cpu_activations *to, size
     }
     i32x16 first  = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
     i32x16 second = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
-    store_quants(to->quants + at * KERN_BLOCK, first, second);
+    store_block(job, token, block, first, second);
     int32_t halves[2] = {i32x16_sum(first), i32x16_sum(second)};
     to->isums[at]     = halves[0] + halves[1];
     to->sums[at]      = *scale * (float)to->isums[at];
@@ -55,7 +72,7 @@ static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
         memset(padded + n_cols, 0, (job->float_stride - n_cols) * sizeof(float));
     }
     for (uint32_t b = 0; job->quantizes && b < n_blocks; b++) {
-        quantize_block(x + b * KERN_BLOCK, &job->x, (size_t)token * n_blocks + b);
+        quantize_block(job, x + b * KERN_BLOCK, token, b);
     }
 }
 
@@ -376,28 +393,31 @@ static void float_group(const gemm_job *job, uint32_t output, uint32_t group, ui
 static void gemm_slice(void *argument, uint32_t slice, uint32_t worker)
 {
     (void)worker;
-    const gemm_job *job   = argument;
-    uint32_t        token = slice / job->n_row_slices * job->tokens_a_slice;
-    uint32_t        end   = token + job->tokens_a_slice;
-    uint32_t        group = slice % job->n_row_slices * job->groups_a_slice, last = group + job->groups_a_slice;
-    end  = end < job->args->n_tokens ? end : job->args->n_tokens;
-    last = last < job->n_groups ? last : job->n_groups;
-    for (; group < last; group++) {
-        uint32_t output = 0, own = group;
-        while (own >= job->output_groups[output]) {
-            own -= job->output_groups[output++];
-        }
+    const gemm_job *job  = argument;
+    gemm_part       part = gemm_part_of(job, slice);
+    for (; part.group < part.end_group; part.group++) {
+        uint32_t   group = part.group, output = gemm_output_of(job, &group);
         kern_dtype dtype = ((const cpu_weight *)job->args->outputs[output].weight)->dtype;
-        (kern_dtype_is_quantized(dtype) ? quantized_group : float_group)(job, output, own, token, end);
+        (kern_dtype_is_quantized(dtype) ? quantized_group : float_group)(job, output, group, part.token,
+                                                                         part.end_token);
     }
 }
 
+#ifdef LANES_TILES
+#include "kernels/gemm/gemm_tiles.h"
+#endif
+
 static void cpu_gemm(kern_device *device, const kern_gemm_args *args)
 {
-    gemm_job job = gemm_job_of((cpu_device *)device, args);
+    thread_pool_slice *slice = gemm_slice;
+    gemm_job           job   = gemm_job_of((cpu_device *)device, args);
+#ifdef LANES_TILES
+    job.tiled = job.quantizes && args->n_tokens >= TILES_FROM_TOKENS;
+    slice     = job.tiled ? tiled_slice : gemm_slice;
+#endif
     if (job.pads || job.quantizes) {
         cpu_run((cpu_device *)device, gemm_prepare_slice, &job, args->n_tokens, (uint64_t)args->n_tokens * job.n_cols);
     }
     uint64_t work = (uint64_t)args->n_tokens * job.n_cols * job.n_groups * WEIGHT_GROUP;
-    cpu_run((cpu_device *)device, gemm_slice, &job, job.n_slices, work);
+    cpu_run((cpu_device *)device, slice, &job, job.n_slices, work);
 }

@@ -51,8 +51,9 @@ const option_row executor_option_rows[] = {
                   "Name that clients use; from the file by default."),
     OPTION_STRING(executor_options, backend, "--device", "NAME", NULL,
                   "cpu, ref or cuda; by default the best there is."),
-    OPTION_STRING(executor_options, variant, "--cpu-variant", "NAME", NULL,
-                  "Instruction set of the CPU kernels (portable, avx2, avx512...); by default the best this CPU has."),
+    OPTION_STRING(
+        executor_options, variant, "--cpu-variant", "NAME", NULL,
+        "Instruction set of the CPU kernels (portable, avx2, avx512_amx...); by default the best this CPU has."),
     OPTION_UINT(executor_options, n_threads, "--threads", "N", 0, 0, 1024, "Threads that compute; 0: one a core."),
     OPTION_UINT(executor_options, max_model_len, "--max-model-len", "N", 0, 0, 1 << 20,
                 "Positions of one sequence, prompt and output; 0: what the model was trained for."),
