@@ -58,3 +58,12 @@ uint32_t gemm_output_of(const gemm_job *job, uint32_t *group)
     }
     return output;
 }
+
+void gemm_run(cpu_device *device, gemm_job *job, thread_pool_slice *prepare, thread_pool_slice *slice)
+{
+    uint64_t elements = (uint64_t)job->args->n_tokens * job->n_cols;
+    if (job->pads || job->quantizes) {
+        cpu_run(device, prepare, job, job->args->n_tokens, elements);
+    }
+    cpu_run(device, slice, job, job->n_slices, elements * job->n_groups * WEIGHT_GROUP);
+}

@@ -30,4 +30,14 @@ gemm_part gemm_part_of(const gemm_job *job, uint32_t slice);
 /* The output that a group of the job belongs to; *group becomes its number there. */
 uint32_t gemm_output_of(const gemm_job *job, uint32_t *group);
 
+/* Runs `prepare` over the tokens, where weights need it, then `slice` over the job's slices. */
+void gemm_run(cpu_device *device, gemm_job *job, thread_pool_slice *prepare, thread_pool_slice *slice);
+
+#if defined(__x86_64__)
+/* Of variants that differ from another in their dot products alone. */
+void cpu_gemm_avx2_vnni(kern_device *device, const kern_gemm_args *args);
+void cpu_gemm_avx512_vnni(kern_device *device, const kern_gemm_args *args);
+void cpu_gemm_avx512_amx(kern_device *device, const kern_gemm_args *args);
+#endif
+
 #endif

@@ -12,21 +12,48 @@
 #ifndef TROUPE_KERNELS_GEMM_GEMM_TILES_H
 #define TROUPE_KERNELS_GEMM_GEMM_TILES_H
 
-#include "kernels/gemm/gemm_cpu.h"
-#include "kernels/gemm/weight.h"
+#include "kernels/gemm/gemm_block.h"
 #include LANES_TILES
 
 enum {
-    TILES_FROM_TOKENS = 8, /* below, most of a tile would be idle */
+    TILES_FROM_TOKENS = 8,                 /* below, most of a tile would be idle */
+    TILE_TOKENS       = CPU_TOKENS_PADDED, /* of a tile, two rows each */
     TILE_ROWS         = 16,
     TILE_ROW_BYTES    = 64,
     PAIR_TOKENS       = 2 * TILE_TOKENS,
 
+    PLANES_BYTES = 2 * KERN_BLOCK, /* of one token's block: 32 high bytes, 32 low bytes */
     PRODUCT_INTS = TILE_ROWS * WEIGHT_GROUP,
     SCALES_BYTES = 2 * WEIGHT_GROUP * (int)sizeof(float),
     PANEL_BLOCKS = 16, /* unpacked at a time: half of a first-level cache, beside the activations that pass */
     PANEL_BYTES  = PANEL_BLOCKS * (KERN_BLOCK * WEIGHT_GROUP + 2 * SCALES_BYTES),
 };
+
+/* ---- activations ------------------------------------------------------------------------------------------------- */
+
+/* The bytes of a block of a token. Those of eight tokens lie together: a tile. They stand where gemm_lanes.h has 16-bit
+ * integers, in as many bytes. */
+LANES int8_t *planes_of(const gemm_job *job, uint32_t token, uint32_t block)
+{
+    size_t n_blocks = job->n_cols / KERN_BLOCK, tile = token / TILE_TOKENS * n_blocks + block;
+    return (int8_t *)job->x.quants + (tile * TILE_TOKENS + token % TILE_TOKENS) * PLANES_BYTES;
+}
+
+LANES void store_planes(const gemm_job *job, uint32_t token, uint32_t block, i32x16 first, i32x16 second)
+{
+    int8_t      *to   = planes_of(job, token, block);
+    const i32x16 half = i32x16_set(128);
+    i32x16_store_bytes(to, i32x16_shift_right(i32x16_add(first, half), 8));
+    i32x16_store_bytes(to + 16, i32x16_shift_right(i32x16_add(second, half), 8));
+    i32x16_store_bytes(to + 32, first);
+    i32x16_store_bytes(to + 48, second);
+}
+
+static void tiled_prepare_slice(void *job, uint32_t token, uint32_t worker)
+{
+    (void)worker;
+    prepare_token(job, token, store_planes);
+}
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
@@ -255,6 +282,17 @@ static void tiled_slice(void *argument, uint32_t slice, uint32_t worker)
     if (shaped) {
         tile_release();
     }
+}
+
+/* False, and nothing done, where vectors do better: few tokens, or float weights alone. */
+static bool gemm_over_tiles(kern_device *device, const kern_gemm_args *args)
+{
+    gemm_job job = gemm_job_of((cpu_device *)device, args);
+    if (args->n_tokens < TILES_FROM_TOKENS || !job.quantizes) {
+        return false;
+    }
+    gemm_run((cpu_device *)device, &job, tiled_prepare_slice, tiled_slice);
+    return true;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* The CPU backend for x86 with AVX2 and its integer dot products (AVX-VNNI): CPUs without AVX-512. */
+/* gemm with the integer dot products of AVX-VNNI, for CPUs without AVX-512. */
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avxvnni"))), apply_to = function)
@@ -9,9 +9,12 @@
 #define LANES_VNNI
 #include "kernels/lanes_avx2.h"
 
-#include "kernels/cpu_operators.h"
+#include "kernels/gemm/gemm_lanes.h"
 
-const kern_backend cpu_backend_avx2_vnni = CPU_BACKEND;
+void cpu_gemm_avx2_vnni(kern_device *device, const kern_gemm_args *args)
+{
+    cpu_gemm(device, args);
+}
 
 #if defined(__clang__)
 #pragma clang attribute pop
