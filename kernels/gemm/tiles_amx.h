@@ -9,13 +9,13 @@
 
 #include "kernels/gemm/tile_config.h"
 
-/* GCC's intrinsics do not say that they read memory. */
-#define TILE_READS_MEMORY() __asm__ volatile("" ::: "memory")
+/* GCC's intrinsics do not say which memory they read: without this, what was written there last might come too late. */
+#define TILE_READS(from) __asm__ volatile("" : : "r"(from) : "memory")
 
 /* Sets the shapes and zeroes the tiles. */
 #define tile_configure(config)                                                                                         \
     do {                                                                                                               \
-        TILE_READS_MEMORY();                                                                                           \
+        TILE_READS(config);                                                                                            \
         _tile_loadconfig(config);                                                                                      \
     } while (0)
 
@@ -27,7 +27,7 @@
 /* Rows are `stride` bytes apart. */
 #define tile_load(tile, from, stride)                                                                                  \
     do {                                                                                                               \
-        TILE_READS_MEMORY();                                                                                           \
+        TILE_READS(from);                                                                                              \
         _tile_loadd(tile, from, stride);                                                                               \
     } while (0)
 
