@@ -149,7 +149,8 @@ bool cpu_reserve(kern_device *device, const kern_limits *limits, char *why)
 {
     cpu_device *cpu       = (cpu_device *)device;
     uint32_t    n_threads = thread_pool_n_threads(cpu->pool);
-    size_t      columns = ((size_t)limits->n_cols + 31) / 32 * 32, all = columns * limits->n_tokens;
+    size_t      n_tokens  = ((size_t)limits->n_tokens + CPU_TOKENS_PADDED - 1) / CPU_TOKENS_PADDED * CPU_TOKENS_PADDED;
+    size_t      all       = ((size_t)limits->n_cols + 31) / 32 * 32 * n_tokens;
     size_t      n_blocks  = all / KERN_BLOCK;
     size_t      attention = attention_scratch_bytes(limits->n_heads, limits->head_dim);
     size_t      sample    = limits->n_sample_rows ? sample_scratch_bytes(limits->n_vocab) : 0;

@@ -5,6 +5,9 @@
 #include "kernels/backend.h"
 #include "kernels/thread_pool.h"
 
+/* Scratch holds a multiple of so many tokens: tiles take that many (kernels/gemm/gemm_tiles.h), wanted or not. */
+enum { CPU_TOKENS_PADDED = 8 };
+
 typedef struct {
     const kern_backend *backend;
     const char         *variant;
@@ -53,7 +56,8 @@ bool         cpu_reserve(kern_device *device, const kern_limits *limits, char *w
 
 extern const kern_backend cpu_backend_portable;
 #if defined(__x86_64__)
-extern const kern_backend cpu_backend_avx2, cpu_backend_avx512, cpu_backend_avx512_vnni;
+extern const kern_backend cpu_backend_avx2, cpu_backend_avx2_vnni, cpu_backend_avx512, cpu_backend_avx512_vnni,
+    cpu_backend_avx512_amx;
 #endif
 extern const kern_backend ref_backend;
 

@@ -1,5 +1,5 @@
-/* The vectors of lanes_portable.h as two AVX registers each: needs AVX2, FMA, F16C. See there for what each operation
- * means. */
+/* The vectors of lanes_portable.h as two AVX registers each: needs AVX2, FMA, F16C; AVX-VNNI where LANES_VNNI is
+ * defined. See there for what each operation means. */
 #ifndef TROUPE_KERNELS_LANES_H
 #define TROUPE_KERNELS_LANES_H
 
@@ -305,10 +305,14 @@ LANES i16x32 bytes_lookup(const uint8_t *table, i16x32 a)
 /* The empty asm keeps GCC from regrouping the sums of a whole block as a tree, which runs out of registers. */
 LANES i32x16 i16x32_dot(i32x16 sum, i16x32 a, i16x32 b)
 {
+#ifdef LANES_VNNI
+    return (i32x16){_mm256_dpwssd_avx_epi32(sum.low, a.low, b.low), _mm256_dpwssd_avx_epi32(sum.high, a.high, b.high)};
+#else
     __m256i low  = _mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low));
     __m256i high = _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high));
     __asm__("" : "+x"(low), "+x"(high));
     return (i32x16){low, high};
+#endif
 }
 
 #endif

@@ -184,6 +184,16 @@ LANES i32x16 i32x16_shift_right(i32x16 a, int n)
     return (i32x16){_mm512_srai_epi32(a.all, (unsigned)n)};
 }
 
+LANES i32x16 i32x16_shift_left(i32x16 a, int n)
+{
+    return (i32x16){_mm512_slli_epi32(a.all, (unsigned)n)};
+}
+
+LANES void i32x16_store_bytes(int8_t *to, i32x16 a)
+{
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(a.all));
+}
+
 LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
 {
     return (i32x16){_mm512_add_epi32(a.all, b.all)};
@@ -250,6 +260,11 @@ LANES i16x32 i16x32_load(const void *from)
     return (i16x32){_mm512_loadu_si512(from)};
 }
 
+LANES void i16x32_store(void *to, i16x32 a)
+{
+    _mm512_storeu_si512(to, a.all);
+}
+
 LANES i16x32 i16x32_and(i16x32 a, int16_t b)
 {
     return (i16x32){_mm512_and_si512(a.all, _mm512_set1_epi16(b))};
@@ -268,6 +283,11 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return (i16x32){_mm512_srli_epi16(a.all, (unsigned)n)};
+}
+
+LANES i16x32 bytes_sub(i16x32 a, uint8_t b)
+{
+    return (i16x32){_mm512_sub_epi8(a.all, _mm512_set1_epi8((char)b))};
 }
 
 LANES i16x32 bytes_lookup(const uint8_t *table, i16x32 a)

@@ -224,6 +224,17 @@ LANES i32x16 i32x16_shift_right(i32x16 a, int n)
     return a >> n;
 }
 
+LANES i32x16 i32x16_shift_left(i32x16 a, int n)
+{
+    return (i32x16)((u32x16)a << (uint32_t)n);
+}
+
+/* The low byte of each lane. */
+LANES void i32x16_store_bytes(int8_t *to, i32x16 a)
+{
+    EACH_LANE to[i] = (int8_t)a[i];
+}
+
 LANES i32x16 i32x16_add(i32x16 a, i32x16 b)
 {
     return a + b;
@@ -278,6 +289,11 @@ LANES i16x32 i16x32_load(const void *from)
     return out;
 }
 
+LANES void i16x32_store(void *to, i16x32 a)
+{
+    memcpy(to, &a, sizeof a);
+}
+
 /* (a[0], a[1], a[0], a[1], ...) */
 LANES i16x32 i16x32_set_pair(const int16_t *a)
 {
@@ -305,6 +321,17 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return (i16x32)((u16x32)a >> (uint16_t)n);
+}
+
+/* Each byte of a, less b, modulo 256. */
+LANES i16x32 bytes_sub(i16x32 a, uint8_t b)
+{
+    uint8_t bytes[64];
+    memcpy(bytes, &a, sizeof bytes);
+    for (int i = 0; i < 64; i++) {
+        bytes[i] = (uint8_t)(bytes[i] - b);
+    }
+    return i16x32_load(bytes);
 }
 
 /* Of each byte of a, which is below 16, the one in that place of the table. */

@@ -9,83 +9,18 @@
  *     acc = fma(dot - offset * sum, scale * x_scale, acc);  acc = fma(min, x_scale * sum, acc)
  * in column order. The products scale * part_scale and min * part_min, of 11 by 8 bits, are exact. Tiles never change
  * any of that. */
-#include "kernels/cpu_device.h"
-#include "kernels/gemm/gemm_cpu.h"
-#include "kernels/gemm/weight.h"
-#include "kernels/lanes_partial.h"
+#include "kernels/gemm/gemm_block.h"
 
-enum { QUANT_MAX = 32639 }; /* 127 * 256 + 127: the top of what two int8 planes hold */
-
-/* Rounds 32 activations to block `at`, with the sums of its halves where they are wanted. A NaN or an infinity makes
- * the scale NaN, which reaches every output of the row. */
-LANES void quantize_block(const float *x, const struct cpu_activations *to, size_t at, bool halves)
+LANES void store_quants_of_block(const gemm_job *job, uint32_t token, uint32_t block, i32x16 first, i32x16 second)
 {
-    f32x16  low = f32x16_load(x), high = f32x16_load(x + 16);
-    int32_t bits    = i32x16_largest(i32x16_max(i32x16_magnitude_bits(low), i32x16_magnitude_bits(high)));
-    float   largest = kern_float_of_bits((uint32_t)bits), scale = largest / QUANT_MAX, inverse = 0;
-    if (bits >= 0x7f800000) {
-        scale = NAN;
-        low = high = f32x16_set(0);
-    } else if (largest > 1e-30f) { /* below, the inverse would overflow: 0 */
-        inverse = QUANT_MAX / largest;
-    }
-    to->scales[at] = scale;
-    i32x16 first   = i32x16_of_f32x16(f32x16_mul(low, f32x16_set(inverse)));
-    i32x16 second  = i32x16_of_f32x16(f32x16_mul(high, f32x16_set(inverse)));
-    store_quants(to->quants + at * KERN_BLOCK, first, second);
-    int32_t half = i32x16_sum(first), whole = i32x16_sum(i32x16_add(first, second));
-    to->isums[at] = whole;
-    to->sums[at]  = scale * (float)whole;
-    if (halves) {
-        to->half_isums[2 * at]     = half;
-        to->half_isums[2 * at + 1] = whole - half;
-        to->half_sums[2 * at]      = scale * (float)half;
-        to->half_sums[2 * at + 1]  = scale * (float)(whole - half);
-    }
+    store_quants(job->x.quants + (size_t)token * job->n_cols + block * KERN_BLOCK, first, second);
 }
 
-static void gemm_prepare_slice(void *argument, uint32_t token, uint32_t worker)
+static void gemm_prepare_slice(void *job, uint32_t token, uint32_t worker)
 {
     (void)worker;
-    const gemm_job *job    = argument;
-    uint32_t        n_cols = job->n_cols, n_blocks = n_cols / KERN_BLOCK;
-    const float    *x = job->args->x + (size_t)token * n_cols;
-    if (job->pads) {
-        float *padded = job->x.padded + (size_t)token * job->float_stride;
-        memcpy(padded, x, n_cols * sizeof(float));
-        memset(padded + n_cols, 0, (job->float_stride - n_cols) * sizeof(float));
-    }
-    const struct cpu_activations to = job->x;
-    for (uint32_t b = 0; job->quantizes && b < n_blocks; b++) {
-        quantize_block(x + b * KERN_BLOCK, &to, (size_t)token * n_blocks + b, job->halves);
-    }
+    prepare_token(job, token, store_quants_of_block);
 }
-
-/* The bits of quad m in words of so many bits each, as bytes with them at bit `to`. */
-LANES i16x32 quad_bits(const unsigned char *words, int bits, int m, int to)
-{
-    const int quads = 8 / bits, from = m % quads * bits;
-    i16x32    word = i16x32_load(words + m / quads * WEIGHT_WORD_BYTES);
-    if (bits == 8) {
-        return word;
-    }
-    word = from > to ? i16x32_shift_right(word, from - to) : from < to ? i16x32_shift_left(word, to - from) : word;
-    return i16x32_and(word, (int16_t)(0x0101 * (((1 << bits) - 1) << to)));
-}
-
-/* Quad m of a block: columns 4 m .. 4 m + 3 of 16 rows, as unsigned bytes. */
-LANES i16x32 block_quad(kern_dtype dtype, const unsigned char *block, int m)
-{
-    const kern_format *format = &kern_formats[dtype];
-    i16x32             quad   = quad_bits(block, (int)format->low_bits, m, 0);
-    if (format->high_bits) {
-        const unsigned char *high = block + weight_high_at(dtype);
-        quad                      = i16x32_or(quad, quad_bits(high, (int)format->high_bits, m, (int)format->low_bits));
-    }
-    return format->has_values ? bytes_lookup(kern_iq4_values, quad) : quad;
-}
-
-enum { QUADS_MAX = KERN_BLOCK / 4 };
 
 /* dot[t] = the columns of n_quads quads, from `first` on, of 16 rows times those of token t, exactly. */
 LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, int n_quads, const int16_t *quants,
@@ -104,26 +39,6 @@ LANES void quads_dot(kern_dtype dtype, const unsigned char *block, int first, in
             dot[t] = i16x32_dot(i16x32_dot(dot[t], even, i16x32_set_pair(four)), odd, i16x32_set_pair(four + 2));
         }
     }
-}
-
-/* What a part of a block is multiplied with, and its min where the format has them. */
-LANES f32x16 part_scale(kern_dtype dtype, const unsigned char *super, const unsigned char *part, f32x16 *min)
-{
-    const kern_format *format = &kern_formats[dtype];
-    f32x16             scale  = f32x16_load_f16((const uint16_t *)(super + weight_scales_at(dtype)));
-    *min = format->has_min ? f32x16_load_f16((const uint16_t *)(super + weight_mins_at(dtype))) : scale;
-    if (format->part_bytes) {
-        i32x16 scales = i32x16_load_i8((const int8_t *)part), mins = scales;
-        if (format->part_bytes == 2) {
-            mins = i32x16_load_i8((const int8_t *)part + WEIGHT_GROUP);
-        } else if (format->has_min) {
-            mins   = i32x16_and(i32x16_shift_right(scales, 4), 15);
-            scales = i32x16_and(scales, 15);
-        }
-        scale = f32x16_mul(scale, f32x16_of_i32x16(scales));
-        *min  = f32x16_mul(*min, f32x16_of_i32x16(mins));
-    }
-    return scale;
 }
 
 /* acc[t] += 16 rows of one block of 32 columns, times block x_at of the first token and those n_blocks apart. */
@@ -179,25 +94,6 @@ LANES void quantized_tile(kern_dtype dtype, const gemm_job *job, const unsigned 
     }
 }
 
-/* Adds bias and residual to the sums of `n` <= 16 rows of one token. */
-LANES void store_rows(const gemm_job *job, uint32_t output, uint32_t token, uint32_t row, uint32_t n, f32x16 sum)
-{
-    const cpu_weight *weight = (const cpu_weight *)job->args->outputs[output].weight;
-    const float      *bias   = job->args->outputs[output].bias;
-    float            *y      = job->args->outputs[output].y + (size_t)token * weight->n_rows + row;
-    if (bias) {
-        sum = f32x16_add(sum, n == 16 ? f32x16_load(bias + row) : f32x16_load_first(bias + row, n));
-    }
-    if (job->args->accumulate) {
-        sum = f32x16_add(n == 16 ? f32x16_load(y) : f32x16_load_first(y, n), sum);
-    }
-    if (n == 16) {
-        f32x16_store(y, sum);
-    } else {
-        f32x16_store_first(y, sum, n);
-    }
-}
-
 /* One instance for each dtype and tile height, so that the sums live in registers. */
 #define QUANTIZED_TILE(dtype, n)                                                                                       \
     case n:                                                                                                            \
@@ -236,20 +132,6 @@ LANES uint32_t tile_height(uint32_t n)
 
 #define QUANTIZED_TILES_ENTRY(dtype) [dtype] = tiles_##dtype,
 
-#define EACH_QUANTIZED(DO)                                                                                             \
-    DO(KERN_Q4_0)                                                                                                      \
-    DO(KERN_Q4_1)                                                                                                      \
-    DO(KERN_Q5_0)                                                                                                      \
-    DO(KERN_Q5_1)                                                                                                      \
-    DO(KERN_Q8_0)                                                                                                      \
-    DO(KERN_Q2_K)                                                                                                      \
-    DO(KERN_Q3_K)                                                                                                      \
-    DO(KERN_Q4_K)                                                                                                      \
-    DO(KERN_Q5_K)                                                                                                      \
-    DO(KERN_Q6_K)                                                                                                      \
-    DO(KERN_IQ4_NL)                                                                                                    \
-    DO(KERN_IQ4_XS)
-
 EACH_QUANTIZED(QUANTIZED_TILES_OF)
 
 typedef void quantized_tiles(const gemm_job *job, const unsigned char *super, uint32_t token, uint32_t n_tokens,
@@ -273,133 +155,21 @@ static void quantized_group(const gemm_job *job, uint32_t output, uint32_t group
     }
 }
 
-LANES f32x16 load_weights(kern_dtype dtype, const unsigned char *row, uint32_t c)
-{
-    return dtype == KERN_F32   ? f32x16_load((const float *)row + c)
-           : dtype == KERN_F16 ? f32x16_load_f16((const uint16_t *)row + c)
-                               : f32x16_load_bf16((const uint16_t *)row + c);
-}
-
-/* n_rows by n_tokens dot products; column c goes to partial sum c % 16. */
-LANES void float_tile(kern_dtype dtype, const gemm_job *job, const unsigned char *rows, size_t row_bytes,
-                      uint32_t token, uint32_t n_rows, uint32_t n_tokens, float (*out)[WEIGHT_GROUP])
-{
-    f32x16 acc[LANES_FLOAT_TOKENS][LANES_FLOAT_ROWS];
-    UNROLL
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        UNROLL
-        for (uint32_t r = 0; r < n_rows; r++) {
-            acc[t][r] = f32x16_set(0);
-        }
-    }
-    const float *x = job->float_x + (size_t)token * job->float_stride;
-    for (uint32_t c = 0; c < job->float_stride; c += 16) {
-        f32x16 weights[LANES_FLOAT_ROWS];
-        UNROLL
-        for (uint32_t r = 0; r < n_rows; r++) {
-            weights[r] = load_weights(dtype, rows + r * row_bytes, c);
-        }
-        UNROLL
-        for (uint32_t t = 0; t < n_tokens; t++) {
-            f32x16 column = f32x16_load(x + (size_t)t * job->float_stride + c);
-            UNROLL
-            for (uint32_t r = 0; r < n_rows; r++) {
-                acc[t][r] = f32x16_fma(weights[r], column, acc[t][r]);
-            }
-        }
-    }
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        for (uint32_t r = 0; r < n_rows; r++) {
-            out[t][r] = f32x16_sum(acc[t][r]);
-        }
-    }
-}
-
-/* Full tiles keep their sums in registers; what is left over goes one by one. */
-LANES void float_tiles(kern_dtype dtype, const gemm_job *job, const unsigned char *rows, size_t row_bytes,
-                       uint32_t token, uint32_t n_rows, uint32_t n_tokens, float (*out)[WEIGHT_GROUP])
-{
-    if (n_rows == LANES_FLOAT_ROWS && n_tokens == LANES_FLOAT_TOKENS) {
-        float_tile(dtype, job, rows, row_bytes, token, LANES_FLOAT_ROWS, LANES_FLOAT_TOKENS, out);
-        return;
-    }
-    for (uint32_t t = 0; t < n_tokens; t++) {
-        if (n_rows == LANES_FLOAT_ROWS) {
-            float_tile(dtype, job, rows, row_bytes, token + t, LANES_FLOAT_ROWS, 1, out + t);
-            continue;
-        }
-        for (uint32_t r = 0; r < n_rows; r++) {
-            float one[1][WEIGHT_GROUP];
-            float_tile(dtype, job, rows + r * row_bytes, row_bytes, token + t, 1, 1, one);
-            out[t][r] = one[0][0];
-        }
-    }
-}
-
-/* A group of 16 rows by the tokens [first, end). */
-LANES void float_group_of(kern_dtype dtype, const gemm_job *job, uint32_t output, uint32_t group, uint32_t first,
-                          uint32_t end)
-{
-    const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
-    uint32_t             row = group * WEIGHT_GROUP, n_rows = weight->n_rows - row;
-    const unsigned char *data = weight->data + weight->group_bytes * row;
-    n_rows                    = n_rows < WEIGHT_GROUP ? n_rows : WEIGHT_GROUP;
-    for (uint32_t token = first; token < end; token += LANES_FLOAT_TOKENS) {
-        uint32_t n = end - token < LANES_FLOAT_TOKENS ? end - token : LANES_FLOAT_TOKENS;
-        float    out[LANES_FLOAT_TOKENS][WEIGHT_GROUP];
-        for (uint32_t r = 0; r < n_rows; r += LANES_FLOAT_ROWS) {
-            uint32_t n_tile_rows = n_rows - r < LANES_FLOAT_ROWS ? n_rows - r : LANES_FLOAT_ROWS;
-            float    tile[LANES_FLOAT_TOKENS][WEIGHT_GROUP];
-            float_tiles(dtype, job, data + weight->group_bytes * r, weight->group_bytes, token, n_tile_rows, n, tile);
-            for (uint32_t t = 0; t < n; t++) {
-                memcpy(&out[t][r], tile[t], n_tile_rows * sizeof(float));
-            }
-        }
-        for (uint32_t t = 0; t < n; t++) {
-            store_rows(job, output, token + t, row, n_rows, f32x16_load_first(out[t], n_rows));
-        }
-    }
-}
-
-static void float_group(const gemm_job *job, uint32_t output, uint32_t group, uint32_t first, uint32_t end)
-{
-    switch (((const cpu_weight *)job->args->outputs[output].weight)->dtype) {
-    case KERN_F32:
-        float_group_of(KERN_F32, job, output, group, first, end);
-        break;
-    case KERN_F16:
-        float_group_of(KERN_F16, job, output, group, first, end);
-        break;
-    default:
-        float_group_of(KERN_BF16, job, output, group, first, end);
-    }
-}
-
 static void gemm_slice(void *argument, uint32_t slice, uint32_t worker)
 {
     (void)worker;
-    const gemm_job *job   = argument;
-    uint32_t        token = slice / job->n_row_slices * job->tokens_a_slice;
-    uint32_t        end   = token + job->tokens_a_slice;
-    uint32_t        group = slice % job->n_row_slices * job->groups_a_slice, last = group + job->groups_a_slice;
-    end  = end < job->args->n_tokens ? end : job->args->n_tokens;
-    last = last < job->n_groups ? last : job->n_groups;
-    for (; group < last; group++) {
-        uint32_t output = 0, own = group;
-        while (own >= job->output_groups[output]) {
-            own -= job->output_groups[output++];
-        }
+    const gemm_job *job  = argument;
+    gemm_part       part = gemm_part_of(job, slice);
+    for (; part.group < part.end_group; part.group++) {
+        uint32_t   group = part.group, output = gemm_output_of(job, &group);
         kern_dtype dtype = ((const cpu_weight *)job->args->outputs[output].weight)->dtype;
-        (kern_dtype_is_quantized(dtype) ? quantized_group : float_group)(job, output, own, token, end);
+        (kern_dtype_is_quantized(dtype) ? quantized_group : float_group)(job, output, group, part.token,
+                                                                         part.end_token);
     }
 }
 
 static void cpu_gemm(kern_device *device, const kern_gemm_args *args)
 {
     gemm_job job = gemm_job_of((cpu_device *)device, args);
-    if (job.pads || job.quantizes) {
-        cpu_run((cpu_device *)device, gemm_prepare_slice, &job, args->n_tokens, (uint64_t)args->n_tokens * job.n_cols);
-    }
-    uint64_t work = (uint64_t)args->n_tokens * job.n_cols * job.n_groups * WEIGHT_GROUP;
-    cpu_run((cpu_device *)device, gemm_slice, &job, job.n_slices, work);
+    gemm_run((cpu_device *)device, &job, gemm_prepare_slice, gemm_slice);
 }

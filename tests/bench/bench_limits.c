@@ -14,6 +14,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "kernels/gemm/tiles_amx.h"
 #endif
 
 enum { PIECE_BYTES = 1 << 20, PIECES = 192, CACHE_PIECES = 6, ROUNDS = 9, STEPS = 200000, CHAINS = 12 };
@@ -105,6 +107,25 @@ CHAIN_LOOP(fma_avx512, "avx512f", __m512, _mm512_setzero_ps(), _mm512_fmadd_ps(a
 CHAIN_LOOP(int16_vnni, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpwssd_epi32(sum[i], a, b))
 CHAIN_LOOP(int8_vnni, "avx512f,avx512vnni", __m512i, _mm512_setzero_si512(), _mm512_dpbusd_epi32(sum[i], a, b))
 
+/* As many products of whole tiles. An activation of 16 bits is two rows of bytes: half the multiply-adds. */
+__attribute__((target("amx-tile,amx-int8"))) static void int16_amx(void *job, uint32_t slice, uint32_t worker)
+{
+    (void)job, (void)slice, (void)worker;
+    tile_config config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.n_rows[tile]    = 16;
+        config.row_bytes[tile] = 64;
+    }
+    tile_configure(&config);
+    for (int n = 0; n < STEPS * CHAINS / 4; n++) {
+        tile_dot_i8(0, 4, 6);
+        tile_dot_i8(1, 5, 6);
+        tile_dot_i8(2, 4, 7);
+        tile_dot_i8(3, 5, 7);
+    }
+    tile_release();
+}
+
 static const struct {
     const char        *name, *variant; /* the CPU variant that has the instruction */
     thread_pool_slice *loop;
@@ -112,7 +133,7 @@ static const struct {
 } instructions[] = {
     {"float32_avx2", "avx2", fma_avx2, 8},        {"int16_avx2", "avx2", int16_avx2, 16},
     {"float32_avx512", "avx512", fma_avx512, 16}, {"int16_vnni", "avx512_vnni", int16_vnni, 32},
-    {"int8_vnni", "avx512_vnni", int8_vnni, 64},
+    {"int8_vnni", "avx512_vnni", int8_vnni, 64},  {"int16_amx", "avx512_amx", int16_amx, 16 * 16 * 64 / 2},
 };
 
 static bool runs_here(const char *variant)

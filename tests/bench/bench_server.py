@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Speed of the server through HTTP, beside llama.cpp from PyPI on the same GGUF file: one table, and JSON.
+"""Speed of the server through HTTP, beside its peers from PyPI on the same GGUF file: one table, and JSON.
 
-Each round measures both, one after the other, in changing order, so that whatever else the machine does hits both;
-the figures are medians over the rounds, beside the bare forward pass and what the machine allows: the multiply-adds of
-a prefill at the peak of bench_limits, and for each token that is decoded one read of all weights, keys and values at
-the speed of memory. The peer has a Python environment of its own, .venv-bench, and
-computes in its own process without HTTP. Its figures are used only when its answers are sane; where it
-can't be had, ours stand alone.
+Each round measures all, one after the other, in changing order, so that whatever else the machine does hits all;
+the figures are medians over the rounds, and `ratio` that of ours over the better peer's in the same round. Beside them
+stand the bare forward pass and what the machine allows: the multiply-adds of a prefill at the peak of bench_limits,
+and for each token that is decoded one read of all weights, keys and values at the speed of memory. Peers share a
+Python environment, .venv-bench; each computes in its own process without HTTP. A peer's figures are used only when its
+answers are sane; those that can't be had are left out.
 
     tests/bench/bench_server.py [--rounds N] [--threads N] [--model FILE] [--json FILE] [--no-peer]
 """
@@ -32,10 +32,10 @@ sys.path.insert(0, str(ROOT / "tests/system"))
 
 import processes  # noqa: E402
 
-PEER_PACKAGES = [
-    "llama-cpp-python==0.3.36",
-    "numpy==2.4.6",
-]  # from source, for this CPU: a figure of another would mislead
+PEERS = {  # name: its script, and packages. llama.cpp from source, for this CPU: a figure of another would mislead
+    "llama.cpp": ("peer_llama.py", ["llama-cpp-python==0.3.36", "numpy==2.4.6"]),
+    "openvino": ("peer_openvino.py", ["openvino-genai==2026.4.1.0", "numpy==2.4.6"]),
+}
 PEER_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF", "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
 PEER_BUILD_S = 600
 STREAMS, PROMPT, ANSWER, PREFILL = 32, 128, 64, 512
@@ -79,6 +79,11 @@ class Ours:
         assert usage and int(usage[-1]) == n, f"{usage} tokens came, {n} were asked for"
         return first, end
 
+    def next_token(self, prompt):
+        completions = self.server.client().completions
+        body = {"model": processes.MODEL_NAME, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        return completions.create(**body, extra_body={"ignore_eos": True}).choices[0].text
+
     def decode(self, prompts, n):
         begin = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
@@ -97,12 +102,11 @@ class Ours:
 
 
 class Peer:
-    """llama.cpp behind peer_llama.py."""
+    """Another engine behind a script that reads commands: see peer_llama.py."""
 
-    name = "llama.cpp"
-
-    def __init__(self, model, n_threads, python):
-        command = [python, ROOT / "tests/bench/peer_llama.py", model, str(n_threads), str(STREAMS)]
+    def __init__(self, name, model, n_threads, python):
+        self.name = name
+        command = [python, ROOT / "tests/bench" / PEERS[name][0], model, str(n_threads), str(STREAMS)]
         self.process = subprocess.Popen(
             [str(c) for c in command],
             stdin=subprocess.PIPE,
@@ -134,14 +138,23 @@ class Peer:
         answer = ours.text_of(self.ask(do="decode", prompts=[prompt], n=12)["tokens"][0])
         if len(re.findall(r"[A-Za-z]{2,}", answer)) < 3:
             return f"it continues 'The capital of France is' with {answer!r}"
-        here, there = (
-            ours.perplexity(ours.encode(TEXT)),
-            self.ask(do="perplexity", tokens=ours.encode(TEXT))["perplexity"],
-        )
-        print(f"perplexity of a plain English text: {here:.2f} (troupe), {there:.2f} (llama.cpp)")
+        tokens = ours.encode(TEXT)
+        there = self.ask(do="perplexity", tokens=tokens)["perplexity"]
+        if there is None:
+            return self.agreement(ours, [tokens[:n] for n in range(4, len(tokens), 2)])
+        here = ours.perplexity(tokens)
+        print(f"perplexity of a plain English text: {here:.2f} (troupe), {there:.2f} ({self.name})")
         if not math.isfinite(there) or not 0.9 < there / here < 1.1:
             return f"its perplexity of a plain text is {there}, ours {here}"
         return None
+
+    def agreement(self, ours, prompts):
+        """None, or why not, by the share of next tokens that are ours: rounded otherwise, near ties fall otherwise; of
+        broken weights hardly any agree."""
+        theirs = [ours.text_of(self.ask(do="decode", prompts=[p], n=1)["tokens"][0]) for p in prompts]
+        agreed = sum(a == ours.next_token(p) for a, p in zip(theirs, prompts))
+        print(f"next tokens of a plain English text as ours: {agreed} of {len(prompts)} ({self.name})")
+        return None if 2 * agreed >= len(prompts) else f"only {agreed} of {len(prompts)} of its next tokens are ours"
 
 
 def run_for(seconds, command, **options):
@@ -157,36 +170,36 @@ def run_for(seconds, command, **options):
         raise OSError(f"{command[0]} ended with {status}")
 
 
-def peer_python():
+def peer_python(name):
     """The interpreter of .venv-bench with the peer in it, or None."""
-    folder = ROOT / ".venv-bench"
-    python, stamp, wanted = folder / "bin/python", folder / "packages", " ".join(PEER_PACKAGES)
+    folder, packages = ROOT / ".venv-bench", PEERS[name][1]
+    python, stamp, wanted = folder / "bin/python", folder / f"packages-{name}", " ".join(packages)
     if stamp.is_file() and stamp.read_text() == wanted:
         return python
-    print(f"building the peer in {folder}, at most {PEER_BUILD_S // 60} minutes ...", file=sys.stderr, flush=True)
+    print(f"building {name} in {folder}, at most {PEER_BUILD_S // 60} minutes ...", file=sys.stderr, flush=True)
     try:
-        run_for(120, [sys.executable, "-m", "venv", "--clear", folder])
-        pip = [python, "-m", "pip", "install", "--quiet", *PEER_PACKAGES]
+        run_for(120, [sys.executable, "-m", "venv", folder])
+        pip = [python, "-m", "pip", "install", "--quiet", *packages]
         run_for(PEER_BUILD_S, pip, env={**os.environ, **PEER_BUILD})
     except OSError as fault:
-        print(f"the peer can't be had here, so only ours is measured: {fault}")
+        print(f"{name} can't be had here, so it is left out: {fault}")
         return None
     stamp.write_text(wanted)
     return python
 
 
-def start_peer(ours, model, n_threads):
-    python = peer_python()
+def start_peer(name, ours, model, n_threads):
+    python = peer_python(name)
     if not python:
         return None
     try:
-        peer = Peer(model, n_threads, python)
+        peer = Peer(name, model, n_threads, python)
         why = peer.sanity(ours)
     except (RuntimeError, OSError, ValueError) as fault:
-        print(f"the peer does not run here, so only ours is measured: {fault}")
+        print(f"{name} does not run here, so it is left out: {fault}")
         return None
     if why:
-        print(f"the peer's figures are not used: {why}")
+        print(f"{name}'s figures are not used: {why}")
         peer.close()
         return None
     return peer
@@ -235,13 +248,15 @@ CASES = {
 
 
 def summary(results):
-    """{case: {engine: median, "ratio": median of ours over the peer's in the same round}}."""
+    """{case: {engine: median, "better": the better peer, "ratio": median of ours over its in the same round}}."""
     table = {}
     for case in CASES:
-        table[case] = {name: statistics.median(r[case] for r in rounds) for name, rounds in results.items()}
-        if len(results) == 2:
-            ours, peer = results.values()
-            table[case]["ratio"] = statistics.median(a[case] / b[case] for a, b in zip(ours, peer))
+        medians = {name: statistics.median(r[case] for r in rounds) for name, rounds in results.items()}
+        table[case] = dict(medians)
+        if len(results) > 1:
+            name = (min if case == "first_ms" else max)(list(results)[1:], key=medians.get)
+            pairs = zip(results[Ours.name], results[name])
+            table[case] |= {"better": name, "ratio": statistics.median(a[case] / b[case] for a, b in pairs)}
     return table
 
 
@@ -285,13 +300,14 @@ def limits(n_threads, about):
 
 
 def print_table(table, names):
-    more = ("ratio", "engine", "limit", "share")
+    more = ("better", "ratio", "engine", "limit", "share")
     heads = [*names, *(head for head in more if any(head in row for row in table.values()))]
     print(f"\n{'':45}" + "".join(f"{head:>12}" for head in heads))
     for case, title in CASES.items():
         digits = {"ratio": 2, "share": 2}
-        cells = (f"{table[case][h]:12.{digits.get(h, 1)}f}" if h in table[case] else " " * 12 for h in heads)
-        print(f"{title:45}" + "".join(cells))
+        cells = (table[case].get(head, "") for head in heads)
+        texts = (f"{c:.{digits.get(h, 1)}f}" if isinstance(c, float) else c for h, c in zip(heads, cells))
+        print(f"{title:45}" + "".join(f"{text:>12}" for text in texts))
 
 
 def main():
@@ -305,10 +321,11 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that what was started is stopped too
     with tempfile.TemporaryDirectory() as folder:
         ours = Ours(args.model, args.threads, Path(folder))
-        peer = None
+        peers = []
         try:
-            peer = None if args.no_peer else start_peer(ours, args.model, args.threads)
-            engines = [e for e in (ours, peer) if e]
+            for name in () if args.no_peer else PEERS:
+                peers += [peer for peer in [start_peer(name, ours, args.model, args.threads)] if peer]
+            engines = [ours, *peers]
             results = {e.name: [] for e in engines}
             source = Prompts(ours)
             for i in range(args.rounds + 1):
@@ -324,7 +341,7 @@ def main():
                         results[engine.name].append(figures)
                 print(f"round {i} of {args.rounds}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
         finally:
-            if peer:
+            for peer in peers:
                 peer.close()
             ours.close()
     table = summary(results)
@@ -334,13 +351,12 @@ def main():
         row |= {"engine": engine[case]} if case in engine else {}
         row |= {"limit": allowed[case], "share": row["troupe"] / allowed[case]} if case in allowed else {}
     print(f"{args.model.name}, {args.threads} threads, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
-    if peer:
-        features = [f.strip() for f in peer.about["system_info"].split("|") if "= 1" in f]
-        print(f"peer: llama.cpp in llama-cpp-python {peer.about['version']}, without HTTP; {', '.join(features)}")
+    for peer in peers:
+        print(f"peer: {peer.name} in {PEERS[peer.name][1][0]}, without HTTP; {', '.join(peer.about['features'])}")
     print(f"this machine: {json.dumps(machine)}")
     print_table(table, list(results))
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    about = {"model": args.model.name, "threads": args.threads, "peer": peer.about if peer else None}
+    about = {"model": args.model.name, "threads": args.threads, "peers": {p.name: p.about for p in peers}}
     about |= {"device": sizes["device"], "machine": machine}
     args.json.write_text(json.dumps({**about, "rounds": results, "medians": table}, indent=1) + "\n")
     print(f"\nall rounds are in {args.json}")

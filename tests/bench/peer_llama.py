@@ -5,7 +5,7 @@ It computes in this process, without HTTP: what it measures is the engine alone.
     {"do": "about"}                                       its version and what its build uses of this CPU
     {"do": "prefill", "prompts": [[ids]]}                 seconds until the first token is chosen
     {"do": "decode", "prompts": [[ids], ...], "n": 64}    first_s, total_s and the tokens of each prompt
-    {"do": "perplexity", "tokens": [ids]}                 of the tokens after the first
+    {"do": "perplexity", "tokens": [ids]}                 of the tokens after the first; null where a peer gives none
 """
 
 import json
@@ -105,7 +105,8 @@ def main():
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "about":
-            reply = {"version": lib.__version__, "system_info": lib.llama_print_system_info().decode()}
+            parts = lib.llama_print_system_info().decode().split("|")
+            reply = {"version": lib.__version__, "features": [part.strip() for part in parts if "= 1" in part]}
         elif command["do"] == "perplexity":
             reply = engine.perplexity(command["tokens"])
         else:

@@ -94,4 +94,7 @@ void case_output_free(case_output *output);
 /* Opens a device with limits that suit every case; fails the test when it can't. */
 kern_device *case_device(const char *backend, const char *variant, const char *library, uint32_t n_threads);
 
+/* Gives an open device these limits; NULL or a refusal fails the test with `why`. */
+kern_device *case_device_reserved(kern_device *device, char *why);
+
 #endif

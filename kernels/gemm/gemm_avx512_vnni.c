@@ -1,4 +1,4 @@
-/* The CPU backend for x86 with AVX-512 and its integer dot products (VNNI). */
+/* gemm with the integer dot products of AVX-512 (VNNI). */
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))),   \
@@ -11,9 +11,12 @@
 #define LANES_VNNI
 #include "kernels/lanes_avx512.h"
 
-#include "kernels/cpu_operators.h"
+#include "kernels/gemm/gemm_lanes.h"
 
-const kern_backend cpu_backend_avx512_vnni = CPU_BACKEND;
+void cpu_gemm_avx512_vnni(kern_device *device, const kern_gemm_args *args)
+{
+    cpu_gemm(device, args);
+}
 
 #if defined(__clang__)
 #pragma clang attribute pop
