@@ -109,6 +109,7 @@ static const wire_field resume_point_fields[] = {
     {"choice", 1, WIRE_U32, .offset = offsetof(resume_point, choice)},
     {"tokens", 2, WIRE_BLOB, .offset = offsetof(resume_point, tokens), .count_offset = offsetof(resume_point, n_tokens), .max_items = 1048576},
     {"finished", 3, WIRE_BOOL, .offset = offsetof(resume_point, finished)},
+    {"text_bytes", 4, WIRE_U32, .offset = offsetof(resume_point, text_bytes)},
 };
 
 static const wire_struct resume_point_wire = {"resume_point", resume_point_fields, COUNT(resume_point_fields), sizeof(resume_point), &resume_point_defaults};

@@ -104,6 +104,7 @@ typedef struct resume_point {
     uint32_t n_tokens;
     const uint32_t *tokens;
     bool finished;
+    uint32_t text_bytes;  /* text that was delivered; it may go on behind the tokens, and is not said again */
 } resume_point;
 
 extern const resume_point resume_point_defaults;

@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 /* Two plans and a reset of the scheduler that holds us, behind what earlier ones left. */
@@ -33,7 +34,7 @@ typedef struct {
     const executor_options *options;
     engine                 *engine;
     char                    scheduler[BUS_NAME_BYTES + 1]; /* the one whose plans are run: it reset us last */
-    uint64_t                reign;                         /* rises with each reset: nobody waits for older results */
+    atomic_uint_fast64_t    reign; /* rises with each reset and loss: nobody waits for older results */
     job                     jobs[JOBS];
     uint32_t                next_in, next_compute, next_out; /* rising; modulo JOBS */
     pthread_t               thread;
@@ -74,6 +75,10 @@ static void compute(executor *x, job *j)
 {
     if (j->is_reset) {
         engine_reset(x->engine);
+        return;
+    }
+    if (j->reign != atomic_load(&x->reign)) {
+        j->result = (step_result){0}; /* nobody waits for it */
         return;
     }
     arena_reset(j->memory);
@@ -123,7 +128,7 @@ static job *take_job(executor *x, const char *scheduler)
     if (!is_free)
         return NULL;
     snprintf(j->scheduler, sizeof j->scheduler, "%s", scheduler);
-    j->reign    = x->reign;
+    j->reign    = atomic_load(&x->reign);
     j->is_reset = false;
     return j;
 }
@@ -143,7 +148,7 @@ static void send_result(executor *x, const job *j)
 {
     error err;
     peer *scheduler = actor_find_peer(x->actor, span_of(j->scheduler));
-    if (!scheduler || j->reign != x->reign)
+    if (!scheduler || j->reign != atomic_load(&x->reign))
         return; /* it left, began anew, or another took over: nobody waits for this */
     metric_add(x->steps, 1);
     for (uint32_t i = 0; i < j->result.n_outputs; i++)
@@ -189,11 +194,11 @@ static void on_turn(void *self)
 static void on_executor_reset(void *self, const message *m)
 {
     executor *x = self;
-    x->reign++;
+    atomic_fetch_add(&x->reign, 1);
     x->scheduler[0] = '\0';
     job *j          = take_job(x, m->from->name);
-    if (!j) {
-        log_error("a reset found no free job", "node=%s", m->from->name);
+    if (!j) { /* a new session begins with another */
+        actor_end_session(x->actor, m->from, "a reset found no free job");
         return;
     }
     snprintf(x->scheduler, sizeof x->scheduler, "%s", m->from->name);
@@ -248,8 +253,10 @@ static void on_peer_up(void *self, peer *p)
 static void on_peer_down(void *self, peer *p)
 {
     executor *x = self;
-    if (strcmp(p->name, x->scheduler) == 0)
-        x->scheduler[0] = '\0';
+    if (strcmp(p->name, x->scheduler) != 0)
+        return;
+    x->scheduler[0] = '\0';
+    atomic_fetch_add(&x->reign, 1);
 }
 
 static void on_drain(void *self)

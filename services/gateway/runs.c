@@ -98,10 +98,11 @@ static bool fill_resume(run *r)
     if (!points)
         return false;
     for (uint32_t i = 0; i < r->n_choices; i++)
-        points[i] = (resume_point){.choice   = i,
-                                   .n_tokens = r->choices[i].n_tokens,
-                                   .tokens   = r->choices[i].tokens,
-                                   .finished = r->choices[i].finished};
+        points[i] = (resume_point){.choice     = i,
+                                   .n_tokens   = r->choices[i].n_tokens,
+                                   .tokens     = r->choices[i].tokens,
+                                   .finished   = r->choices[i].finished,
+                                   .text_bytes = r->choices[i].text_bytes};
     body->n_resume = r->n_choices;
     body->resume   = points;
     return true;
@@ -275,8 +276,8 @@ void runs_on_refused(gateway *g, const message *m, const text_refused *refused)
     if (!r || r->attempt != m->envelope->attempt || r->state != RUN_SENT)
         return;
     error_set(&why, code, "%.*s", SPAN_ARG(refused->text));
-    if (code == ERR_GONE) /* of its scheduler, says a tokenizer; others say it of postprocessors */
-        try_again(g, r, m->from->role == ROLE_TOKENIZER ? ROLE_SCHEDULER : ROLE_POSTPROCESSOR, &why);
+    if (code == ERR_GONE)
+        try_again(g, r, ROLE_SCHEDULER, &why); /* or another that was shared: what had it alone we see ourselves */
     else if (may_hold(g, r, code))
         gateway_timer_set(g, &r->rest, HOLD_MS * NS_PER_MS, on_rested); /* nobody took this attempt: it isn't spent */
     else
@@ -361,6 +362,7 @@ bool run_deliver(run *r, const text_delta *d)
             answer_refuse(r->answer, &err, (span){0}, 0);
             return false;
         }
+        c->text_bytes += (uint32_t)d->text.size;
         answer_saw_tokens(r->answer, d->n_tokens);
     }
     if (d->finish != FINISH_REASON_NONE && d->stop_reason.size)
@@ -427,7 +429,7 @@ void runs_on_delta(gateway *g, const message *m)
     if (r && m->envelope->attempt == r->attempt && (r->state == RUN_RESTING || r->state == RUN_WAITING))
         stop_resending(g, r);
     if (!r || m->envelope->attempt != r->attempt || r->state != RUN_SENT || d.choice >= r->n_choices ||
-        r->type != MSG_TEXT_REQUEST) {
+        r->type != MSG_TEXT_REQUEST || (r->postprocessor && r->postprocessor != m->from)) {
         metric_add(g->metrics.deltas_dropped, 1);
         /* A cancel can overtake its request on the way to the scheduler; then it has to be said again. */
         if ((!r || m->envelope->attempt < r->attempt) && d.finish == FINISH_REASON_NONE)

@@ -36,6 +36,7 @@ enum {
 typedef struct {
     uint32_t      n_tokens, tokens_capacity;
     uint32_t     *tokens;        /* delivered to the client */
+    uint32_t      text_bytes;    /* delivered too */
     uint32_t      n_prompt_seen; /* tokens of the prompt's echo that were delivered */
     bool          echoed;
     bool          begun; /* the client has seen this choice */

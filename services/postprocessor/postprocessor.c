@@ -175,22 +175,26 @@ static void give_up(postprocessor *p, stream *s, const error *why)
 /* Sends what p->delta holds for a choice. False: the stream is gone. */
 static bool send_delta(postprocessor *p, stream *s, uint32_t choice_index, const choice_end *end, span error_text)
 {
-    const delta  *d     = &p->delta;
-    const choice *c     = &s->choices[choice_index];
-    peer         *owner = actor_find_peer(p->actor, span_of(s->reply_to));
-    text_delta    body  = {.choice      = choice_index,
-                           .index       = d->index,
-                           .text        = {d->text.data, d->text.size},
-                           .finish      = end->reason,
-                           .n_logprobs  = d->n_logprobs,
-                           .logprobs    = d->logprobs,
-                           .usage       = {s->n_prompt_tokens, c->n_tokens, c->n_cached, c->n_drafted, c->n_accepted},
-                           .n_tokens    = d->n_tokens,
-                           .tokens      = d->tokens,
-                           .stop_reason = end->stop_reason,
-                           .error       = error_text,
-                           .prompt      = d->prompt};
-    error         err;
+    const delta *d      = &p->delta;
+    choice      *c      = &s->choices[choice_index];
+    bool         settle = d->prompt || end->reason != FINISH_REASON_NONE;
+    uint32_t     n_kept = settle ? 0 : choice_n_unsettled(c);
+    peer        *owner  = actor_find_peer(p->actor, span_of(s->reply_to));
+    if (n_kept > d->n_tokens)
+        n_kept = d->n_tokens;
+    text_delta body = {.choice      = choice_index,
+                       .index       = d->index,
+                       .text        = {d->text.data, d->text.size},
+                       .finish      = end->reason,
+                       .n_logprobs  = d->n_logprobs,
+                       .logprobs    = d->logprobs,
+                       .usage       = {s->n_prompt_tokens, c->n_tokens, c->n_cached, c->n_drafted, c->n_accepted},
+                       .n_tokens    = d->n_tokens - n_kept,
+                       .tokens      = d->tokens,
+                       .stop_reason = end->stop_reason,
+                       .error       = error_text,
+                       .prompt      = d->prompt};
+    error      err;
     if (!owner) { /* its gateway left, and its clients with it */
         cancel_all(p, s->scheduler, &s->envelope, CANCEL_REASON_CLIENT_LEFT);
         close_stream(p, s);
@@ -201,6 +205,10 @@ static bool send_delta(postprocessor *p, stream *s, uint32_t choice_index, const
         return false;
     }
     metric_add(p->metrics.deltas, 1);
+    if (!settle) {
+        memcpy(c->held, d->tokens + d->n_tokens - n_kept, n_kept * sizeof *c->held);
+        c->n_held = n_kept;
+    }
     return true;
 }
 
@@ -339,6 +347,7 @@ static bool resume_choice(postprocessor *p, stream *s, const resume_point *r)
 {
     choice    *c   = &s->choices[r->choice];
     choice_end end = goes_on;
+    c->n_skipped   = r->text_bytes;
     for (uint32_t i = 0; i < r->n_tokens && end.reason == FINISH_REASON_NONE; i++) {
         delta_begin(&p->delta, 0, false);
         end = choice_push(c, r->tokens[i], &p->delta.text);
@@ -493,7 +502,7 @@ static bool hand_out_logprobs(postprocessor *p, stream *s, uint32_t choice_index
         if (delta_is_full(&p->delta)) {
             if (!send_delta(p, s, choice_index, &goes_on, (span){0}))
                 return false;
-            delta_begin(&p->delta, c->n_tokens, false);
+            begin_with_held(p, c);
         }
         delta_add_logprob(&p->delta, p->tokenizer, l->scored.token, &l->scored, l->first);
     }
@@ -510,7 +519,7 @@ static bool push_tokens(postprocessor *p, stream *s, const gen_tokens *body, uin
         if (delta_is_full(&p->delta)) {
             if (!send_delta(p, s, body->choice, &goes_on, (span){0}))
                 return false;
-            delta_begin(&p->delta, c->n_tokens, false);
+            begin_with_held(p, c);
         }
         if (i < body->n_logprobs && !take_logprob(p, s, c, body, i, !is_stop_token))
             return false;

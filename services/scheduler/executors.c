@@ -150,10 +150,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why)
     x->n_plans = 0;
     while (x->running_first) {
         sequence *q = x->running_first;
-        if (q->request->beam)
-            request_end_all(s, q->request, FINISH_REASON_CANCELLED,
-                            NULL); /* nothing was said yet: its owner asks again */
-        else if (sequence_failed(q))
+        if (suspicion_of_loss(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR,
                             "the request was running when three executors were lost");
         else

@@ -8,7 +8,7 @@
 #include "scheduler/scheduler.h"
 #include "store/store.h"
 
-enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, FAILURE_TOKENS = 32, REQUEST_TABLE_SIZE = 4096 };
+enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096 };
 
 typedef struct scheduler     scheduler;
 typedef struct request       request;
@@ -50,7 +50,8 @@ typedef struct sequence {
     uint32_t    copy_from; /* block to copy into the last one before the next pass, or KV_NO_BLOCK (a beam's fork) */
     kv_hash     last_hash; /* of the first n_blocks_hashed blocks */
     uint32_t    n_cached, n_drafted, n_accepted;
-    uint32_t    n_failures, n_tokens_failed; /* executors lost or steps failed with it, and how long it was then */
+    uint32_t    n_failures, n_losses;       /* executors lost or steps failed with the same rows, and in all */
+    uint32_t    suspect_first, suspect_end; /* those rows */
     uint64_t    seed;
     bool        opened;          /* the executor knows the slot */
     bool        append_last;     /* a beam's newest token, which the executor does not know yet */
@@ -109,6 +110,7 @@ struct executor_link {
     kv_pool       *pool;
     sequence      *running_first, *running_last; /* in order of admission */
     uint32_t       n_running;
+    sequence      *suspect; /* whose suspicious rows are being computed; NULL: nobody's */
     uint32_t      *free_slots, *pending_closes;
     uint32_t       n_free_slots, n_pending_closes;
     uint64_t       next_step;
@@ -164,10 +166,16 @@ void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, co
 void     sequence_end(scheduler *s, sequence *q);
 void     sequence_release(scheduler *s, sequence *q); /* gives slot and blocks back; forgets what was computed */
 void     sequence_preempt(scheduler *s, sequence *q);
-bool     sequence_failed(sequence *q); /* through no word of its own; true: too often, it may be at fault */
 void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
 void     sequence_publish_blocks(scheduler *s, sequence *q);
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
+
+/* suspicion.c */
+bool suspicion_of_loss(const sequence *q); /* with what is in flight of it; true: it is convicted, and must end */
+bool suspicion_may_plan(const executor_link *x, const sequence *q, uint32_t n_rows); /* the next rows of it */
+void suspicion_planned(executor_link *x, const sequence *q);
+void suspicion_computed(executor_link *x, const sequence *q);
+void suspicion_released(executor_link *x, const sequence *q);
 
 /* executors.c */
 void           executors_add(scheduler *s, peer *p, const executor_ready *about);
@@ -209,6 +217,7 @@ void   metadata_keep_session(scheduler *s, const sequence *q);
 bool     beam_new(scheduler *s, request *r, error *err, span *field) MUST_CHECK;
 size_t   beam_bytes(const gen_request *body); /* of the request's memory, beside its sequences */
 void     beam_scored(scheduler *s, sequence *q, const step_output *output);
-uint32_t beam_width(const request *r); /* 0: no beam search */
+void     beam_restart(scheduler *s, request *r); /* from the prompt: nothing was said yet */
+uint32_t beam_width(const request *r);           /* 0: no beam search */
 
 #endif

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -30,9 +31,15 @@ def require_files():
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the system gives to connections: it stays free while its process is away and comes back."""
+    while True:
+        with socket.socket() as s:
+            port = random.randrange(12000, 32000)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_until(condition, what, timeout_s=START_S, pause_s=0.05):

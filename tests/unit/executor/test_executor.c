@@ -3,6 +3,7 @@
 
 #include "actor/simulation.h"
 #include "base/log.h"
+#include "base/metric.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -323,6 +324,51 @@ static void a_scheduler_that_dies_and_comes_back_finds_it_ready_and_empty(void *
     simulation_free(&t.sim);
 }
 
+/* As when its links break again and again while a pass is being computed. */
+static void resets_without_end_never_make_it_deaf(void **state)
+{
+    (void)state;
+    stage t;
+    stage_init(&t, 8);
+    simulation_set_network(t.sim, &(sim_network_options){0}); /* all in one turn */
+    stage_scheduler *s = stage_add_scheduler(&t, 0, 5);
+    wait_until(&t, has_executor, s);
+    for (uint32_t i = 0; i < 20; i++)
+        send_reset(s);
+    wait_a_second(&t);
+    wait_until(&t, has_executor, s);
+    assert_int_equal(2, s->n_ready); /* it has lost count, and says so */
+    send_reset(s);
+    send_first_plan(s, 1);
+    wait_until(&t, has_credits, s);
+    assert_string_equal("", s->error);
+    assert_int_equal(token_after(1), s->last_token);
+    simulation_free(&t.sim);
+}
+
+static double busy_seconds(void)
+{
+    return metric_value(metric_find("troupe_executor_busy_seconds_total", ""));
+}
+
+static void a_plan_that_nobody_waits_for_is_not_computed(void **state)
+{
+    (void)state;
+    stage t;
+    stage_init(&t, 9);
+    simulation_set_network(t.sim, &(sim_network_options){0});
+    stage_scheduler *s = stage_add_scheduler(&t, 0, 5);
+    wait_until(&t, has_executor, s);
+    double before = busy_seconds();
+    send_reset(s);
+    send_first_plan(s, 1);
+    send_reset(s);
+    wait_a_second(&t);
+    assert_true(busy_seconds() == before);
+    assert_int_equal(0, s->n_results);
+    simulation_free(&t.sim);
+}
+
 static bool is_cut_off(void *arg)
 {
     return ((stage_scheduler *)arg)->n_down > 0;
@@ -418,6 +464,8 @@ int main(void)
         cmocka_unit_test(it_says_what_it_holds_and_runs_the_plans_of_the_one_that_reset_it),
         cmocka_unit_test(a_plan_that_cannot_be_run_gives_an_error_and_the_credit_back),
         cmocka_unit_test(a_plan_of_a_scheduler_that_does_not_hold_it_is_refused),
+        cmocka_unit_test(resets_without_end_never_make_it_deaf),
+        cmocka_unit_test(a_plan_that_nobody_waits_for_is_not_computed),
         cmocka_unit_test(of_two_schedulers_it_obeys_the_one_with_the_newer_lease),
         cmocka_unit_test(a_take_over_at_any_moment_loses_no_plan_of_the_new_scheduler),
         cmocka_unit_test(a_scheduler_that_dies_and_comes_back_finds_it_ready_and_empty),

@@ -79,10 +79,12 @@ static void gives_up_after_the_last_attempt_without_done(void **state)
     for (uint32_t attempt = 0; attempt <= 3; attempt++) {
         pump_stage(s, c, 10000, s->n_seen == attempt + 1);
         assert_int_equal(s->seen[attempt].about.attempt, attempt);
-        stage_refuse(s, &s->seen[attempt].about, ERR_GONE, "the executor left", "", 0);
+        stage_delta(s, &s->seen[attempt].about, 0, 1, 0, "", FINISH_REASON_NONE); /* it has it, and gets no further */
+        stage_remove(&s->postprocessor);
+        stage_add_postprocessor(s);
     }
     pump_stage(s, c, 5000, c->closed);
-    assert_true(http_has(c, "data: {\"error\":{\"message\":\"the executor left\""));
+    assert_true(http_has(c, "data: {\"error\":{\"message\":\"a postprocessor left"));
     assert_false(http_has(c, "[DONE]"));
     assert_false(http_has(c, "\r\n0\r\n\r\n")); /* the stream is visibly broken */
     http_close(&c);
