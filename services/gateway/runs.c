@@ -198,7 +198,8 @@ static void try_again(gateway *g, run *r, role lost, const error *why)
     int64_t rest_ms = REST_FIRST_MS;
     for (uint32_t i = 0; i < n_losses && rest_ms < REST_MAX_MS; i++)
         rest_ms *= REST_FACTOR;
-    r->state     = RUN_RESTING;
+    r->state         = RUN_RESTING;
+    r->held_since_ns = 0; /* it was taken */
     r->tokenizer = r->postprocessor = NULL;
     gateway_timer_set(g, &r->rest, rest_ms * NS_PER_MS, on_rested);
 }

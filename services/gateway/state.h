@@ -28,7 +28,7 @@ typedef struct answer  answer;
 enum {
     RUN_TABLE_SIZE    = 8192,
     LOSSES_MAX        = 3,  /* of parts that compute for few requests at a time: this one may be at fault */
-    SHARED_LOSSES_MAX = 10, /* of those that everybody's requests go through */
+    SHARED_LOSSES_MAX = 20, /* of those that everybody's requests go through */
     N_FINISHES        = 8
 };
 

@@ -26,7 +26,7 @@ FLAGS = {
     "executor": ("--threads", 1, "--kv-cache-memory", "96M"),
     "gateway": ("--resume-wait", 60),  # a loaded machine starts processes slowly
 }
-REACH_S = 0.5  # a pause belongs to a blow when it was going on, or began so soon after it
+REACH_S = (1, 0.5)  # a pause belongs to a blow that it began so soon before or after
 
 
 class ChaosCluster(processes.Cluster):
@@ -189,7 +189,8 @@ def stalls(blow, results):
     """The longest pause of each stream that the blow found, in seconds."""
     found = []
     for result in results:
-        touched = [b - a for a, b in result.gaps() if a < blow.begin + REACH_S and b > blow.begin]
+        gaps = [(a, b) for a, b in result.gaps() if -REACH_S[0] < a - blow.begin < REACH_S[1]]
+        touched = [b - a for a, b in gaps if b > blow.begin]
         found += [max(touched)] if touched else []
     return found
 

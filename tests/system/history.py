@@ -33,13 +33,15 @@ def check_ends(gateways, answers):
         if line["msg"] == "request":
             ends.setdefault(line["id"], []).append(line)
     wrong = [f"request {i} ended {len(lines)} times" for i, lines in ends.items() if len(lines) != 1 and i != "-"]
-    seen = set()
+    seen, n_dropped = set(), sum(line.get("dropped", 0) for lines in ends.values() for line in lines)
     for answer in answers:
         if answer.id in seen:
             wrong.append(f"two clients have the answer {answer.id}")
         seen.add(answer.id)
         if answer.id not in ends:
-            wrong.append(f"answer {answer.id} has no line in the gateway's log")
+            n_dropped -= 1  # more than the limit of a call site in one second
+            if n_dropped < 0:
+                wrong.append(f"answer {answer.id} has no line in the gateway's log")
         elif answer.usage and ends[answer.id][0]["completion_tokens"] != answer.usage["completion_tokens"]:
             wrong.append(f"answer {answer.id}: the gateway and its client count tokens differently")
     return wrong

@@ -69,6 +69,24 @@ static void a_system_that_comes_up_again_costs_no_attempt(void **state)
     http_close(&c);
 }
 
+static void waits_anew_after_an_attempt_that_was_taken(void **state)
+{
+    stage *s                 = *state;
+    s->options.resume_wait_s = 0.4;
+    stage_open_all(s);
+    http_client *c = ask(s, "/v1/chat/completions", hello);
+    stage_refuse(s, &s->seen[0].about, ERR_NOT_READY, "no executor yet", "", 0);
+    pump_stage(s, c, 5000, s->n_seen == 2);
+    usleep(300 * 1000);
+    stage_refuse(s, &s->seen[1].about, ERR_GONE, "the scheduler left", "", 0);
+    pump_stage(s, c, 5000, s->n_seen == 3);
+    stage_refuse(s, &s->seen[2].about, ERR_NOT_READY, "no executor yet", "", 0);
+    pump_stage(s, c, 5000, s->n_seen == 4);
+    stage_delta(s, &s->seen[3].about, 0, 0, 1, "at last", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, http_has(c, "at last"));
+    http_close(&c);
+}
+
 static void gives_up_after_the_last_attempt_without_done(void **state)
 {
     stage *s = *state;
@@ -183,6 +201,7 @@ int main(void)
         STAGE_TEST(goes_on_where_it_was_when_a_postprocessor_dies),
         STAGE_TEST(a_hole_in_the_text_is_asked_for_again),
         STAGE_TEST(a_system_that_comes_up_again_costs_no_attempt),
+        STAGE_TEST(waits_anew_after_an_attempt_that_was_taken),
         STAGE_TEST(gives_up_after_the_last_attempt_without_done),
         STAGE_TEST(an_answer_that_gets_further_between_losses_is_never_given_up),
         STAGE_TEST(a_lost_tokenizer_may_have_passed_the_request_on),
