@@ -103,12 +103,11 @@ def read_events(response, answer):
         raise Failed("the stream ended without [DONE]")
 
 
-def ask(url, path, body):
-    """Sends one request; an Answer, or Failed with what went wrong. Nothing is tried again."""
+def ask(url, path, body, answer):
+    """Sends one request and fills the answer; raises Failed with what went wrong. Nothing is tried again."""
     body = {"model": processes.MODEL_NAME, "stream": True, **body}
     if body["stream"]:
         body["stream_options"] = {"include_usage": True}
-    answer = Answer()
     at = urlsplit(url)
     connection = http.client.HTTPConnection(at.hostname, at.port, timeout=CLIENT_TIMEOUT_S)
     try:
@@ -125,7 +124,6 @@ def ask(url, path, body):
         raise Failed(f"{type(fault).__name__}: {fault}") from None
     finally:
         connection.close()
-    return answer
 
 
 class Result:
@@ -133,12 +131,11 @@ class Result:
 
     def __init__(self, key):
         self.key, self.begin, self.end = key, time.monotonic(), None
-        self.answer, self.fault, self.change = None, None, None
+        self.answer, self.fault, self.change = Answer(), None, None
 
     def gaps(self):
         """(begin, end) between two pieces of text."""
-        times = self.answer.times if self.answer else []
-        return list(itertools.pairwise(times))
+        return list(itertools.pairwise(self.answer.times))
 
 
 class Load:
@@ -152,13 +149,15 @@ class Load:
             for kind, request in mix(s).items()
             if not kinds or kind in kinds
         }
-        self.expected, self.results = {}, []
+        self.expected, self.results, self.running = {}, [], set()
         self.lock, self.stopping = threading.Lock(), threading.Event()
 
     def run_one(self, key):
         result = Result(key)
+        with self.lock:
+            self.running.add(result)
         try:
-            result.answer = ask(self.url, *self.requests[key])
+            ask(self.url, *self.requests[key], result.answer)
             said = result.answer.seal()
             with self.lock:
                 wanted = self.expected.setdefault(key, said)
@@ -168,6 +167,7 @@ class Load:
             result.fault = str(fault)
         result.end = time.monotonic()
         with self.lock:
+            self.running.discard(result)
             self.results.append(result)
 
     def in_threads(self, work):
@@ -206,6 +206,11 @@ class Load:
                 self.run_one(key)
 
         self.threads = self.in_threads(work)
+
+    def has_gone_on_since(self, moment):
+        """Whether every request of that moment has had text or its end since then."""
+        with self.lock:
+            return not any(r.begin < moment and max([0, *r.answer.times[-1:]]) < moment for r in self.running)
 
     def stop(self):
         """Lets what runs come to its end; returns the results since the start."""
