@@ -13,7 +13,7 @@
 
 enum {
     KNOCK_MS      = 20, /* between looks for a server that is not there; doubles up to KNOCK_MAX_MS */
-    KNOCK_MAX_MS  = 1000,
+    KNOCK_MAX_MS  = 250,
     PATIENCE_MAX  = 8,  /* dead_after_ms times this is the longest wait for a welcome */
     REFUSED_BEATS = 10, /* heartbeats until a refused hello is tried again */
 };
@@ -79,11 +79,12 @@ static void say_hello(void *self, actor_timer *timer)
         set_link_timer(link, doubled(a->options.dead_after_ms, link->n_tries, PATIENCE_MAX * a->options.dead_after_ms),
                        lose_patience);
         link->n_tries++;
+        link->n_knocks = 0;
         return;
     }
     if (err.code != ERR_NOT_READY)
         log_warn("cannot say hello", "endpoint=%s reason=\"%s\"", link->endpoint, err.text);
-    set_link_timer(link, doubled(KNOCK_MS, link->n_tries++, KNOCK_MAX_MS), say_hello);
+    set_link_timer(link, doubled(KNOCK_MS, link->n_knocks++, KNOCK_MAX_MS), say_hello);
 }
 
 void actor_link_start(actor_link *link)

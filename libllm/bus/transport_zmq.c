@@ -24,7 +24,7 @@
 enum {
     LINGER_MS          = 1000,
     RECONNECT_MS       = 100,
-    RECONNECT_MAX_MS   = 5000,
+    RECONNECT_MAX_MS   = 500, /* requests wait for a server that comes back */
     CONNECT_TIMEOUT_MS = 5000,
     TCP_DEAD_MS = 15000, /* unacknowledged for so long: the kernel drops the connection, and what is queued for it */
     BACKLOG     = 1024,

@@ -278,6 +278,25 @@ static void a_client_says_hello_until_it_is_welcomed(void **state)
     close_stage(&s);
 }
 
+/* The hello that is lost when a server dies before its welcome is said again soon, however long it took to come. */
+static void a_server_that_was_away_for_long_is_not_made_to_wait(void **state)
+{
+    (void)state;
+    error         err;
+    actor_options options = {.connect = {endpoint}, .credits = 3};
+    stage         s       = {.sim = simulation_new(1, &err)};
+    s.actor               = simulation_add(s.sim, &drafter_class, &s.player, &options, &err);
+    assert_non_null(s.actor);
+    simulation_run_until(s.sim, NULL, NULL, 20 * NS_PER_S);
+    s.wire = wire_node_new(s.sim, ROLE_SCHEDULER, 7, endpoint, true);
+    assert_true(wire_count(&s.wire, MSG_NODE_HELLO, 500) == 1);
+    assert_true(wire_count(&s.wire, MSG_NODE_HELLO, 4000) == 1);
+    wire_say_welcome(&s.wire, 2);
+    wire_count(&s.wire, 0, 1000);
+    assert_int_equal(s.player.n_up, 1);
+    close_stage(&s);
+}
+
 static void a_restarted_server_is_greeted_anew(void **state)
 {
     (void)state;
@@ -480,6 +499,7 @@ int main(void)
         cmocka_unit_test(a_hello_that_does_not_add_up_is_refused),
         cmocka_unit_test(a_refused_client_tries_again_slowly),
         cmocka_unit_test(a_client_says_hello_until_it_is_welcomed),
+        cmocka_unit_test(a_server_that_was_away_for_long_is_not_made_to_wait),
         cmocka_unit_test(a_restarted_server_is_greeted_anew),
         cmocka_unit_test(a_session_the_server_forgot_begins_again),
         cmocka_unit_test(a_hole_in_the_sequence_ends_the_session),
