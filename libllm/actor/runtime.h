@@ -30,7 +30,7 @@ typedef struct {
     link_state  state;
     uint32_t    n_tries;  /* hellos since it was up last */
     uint32_t    n_knocks; /* looks for a server since the last hello */
-    actor_timer timer;   /* connected: the next try, or the end of patience with a hello */
+    actor_timer timer;    /* connected: the next try, or the end of patience with a hello */
     actor      *owner;
 } actor_link;
 
