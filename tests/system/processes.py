@@ -190,7 +190,14 @@ class Server:
         gauges = "troupe_sequences_running troupe_sequences_waiting troupe_num_requests_in_hand".split()
         gauges += ["troupe_postprocessor_streams", "troupe_gateway_prompts_waiting"]
         gauges += ["troupe_kv_blocks_used", "troupe_bus_credits_spent"]  # without those kept for their prefix
-        wait_until(lambda: not any(self.metric(g) for g in gauges), f"{', '.join(gauges)} are 0", timeout_s)
+
+        def idle():
+            try:
+                return not any(self.metric(g) for g in gauges)
+            except httpx.TransportError:  # one that was started again does not listen yet
+                return False
+
+        wait_until(idle, f"{', '.join(gauges)} are 0", timeout_s)
 
     def stop(self):
         """Gateways first, as a deployment would; every process is stopped before the first failure is reported."""
