@@ -126,12 +126,13 @@ actor *actor_new(const actor_class *class, const void *service_options, const ac
         error_set(err, ERR_NO_MEMORY, "no memory for an actor");
         return NULL;
     }
-    a->class   = class;
-    a->options = *options;
-    a->clock   = options->clock ? options->clock : clock_system();
-    a->now_ns  = clock_now_ns(a->clock);
-    a->metrics = actor_metrics_of(class->role);
-    a->ready   = true;
+    a->class    = class;
+    a->options  = *options;
+    a->clock    = options->clock ? options->clock : clock_system();
+    a->now_ns   = clock_now_ns(a->clock);
+    a->metrics  = actor_metrics_of(class->role);
+    a->ready    = true;
+    a->capacity = 1;
     if (a->options.protocol_max == 0) {
         a->options.protocol_min = BUS_PROTOCOL_MIN;
         a->options.protocol_max = BUS_PROTOCOL_MAX;
@@ -495,6 +496,14 @@ void actor_set_ready(actor *a, bool ready)
     if (a->ready == ready)
         return;
     a->ready = ready;
+    actor_say_heartbeats(a);
+}
+
+void actor_set_capacity(actor *a, uint32_t n)
+{
+    if (a->capacity == n)
+        return;
+    a->capacity = n;
     actor_say_heartbeats(a);
 }
 

@@ -102,6 +102,8 @@ static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol
     entry->public.credits     = credits;
     entry->public.epoch       = epoch;
     entry->public.ready       = true;
+    entry->public.capacity    = 1;
+    entry->credits_first      = credits;
     entry->spendable          = a->options.credits;
     entry->heard_ns           = a->now_ns;
     entry->sequence_in        = 1; /* its hello or welcome */
@@ -110,8 +112,9 @@ static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol
 
 static void say_heartbeat(actor *a, peer_entry *entry)
 {
-    node_heartbeat beat = {.ready = a->ready, .load = a->class->load ? a->class->load(a->self) : 0};
-    error          err;
+    node_heartbeat beat = {
+        .ready = a->ready, .load = a->class->load ? a->class->load(a->self) : 0, .capacity = a->capacity};
+    error err;
     if (!actor_send_entry(a, entry, MSG_NODE_HEARTBEAT, &beat, NULL, &err) && err.code != ERR_GONE)
         log_warn("cannot send a heartbeat", "peer=%s reason=\"%s\"", entry->name, err.text);
 }
@@ -121,7 +124,7 @@ static void report_up(actor *a, peer_entry *entry)
     metric_add(a->metrics->peers, 1);
     log_info("a peer came", "peer=%s credits=%u epoch=%llu", entry->name, entry->public.credits,
              (unsigned long long)entry->public.epoch);
-    if (!a->ready)
+    if (!a->ready || a->capacity != 1)
         say_heartbeat(a, entry);
     if (a->class->on_peer_up)
         a->class->on_peer_up(a->self, &entry->public);

@@ -47,7 +47,6 @@ struct actor {
     int64_t              now_ns;
     char                 name[BUS_NAME_BYTES + 1];
     uint64_t             incarnation, epoch;
-    uint64_t             fences[ROLE_CLIENT + 1]; /* the highest epoch heard of a role */
     random_seeded        jitter;
     const actor_metrics *metrics;
     actor_handler      **handlers; /* by index in message_infos */
@@ -70,6 +69,7 @@ struct actor {
     actor_watch_entry watches[ACTOR_WATCHES_MAX];
     uint32_t          n_watches;
     bool              started, in_turn, ready, draining, finished, left;
+    uint32_t          capacity;
     pthread_t         thread;
     bool              thread_runs;
 
@@ -88,7 +88,7 @@ transport *actor_mailbox(const actor *a, transport_kind kind);
 /* handshake.c */
 void actor_link_start(actor_link *link); /* a connected link begins to say hello */
 void actor_tick_start(actor *a);         /* heartbeats begin */
-void actor_say_heartbeats(actor *a);     /* now, because readiness changed */
+void actor_say_heartbeats(actor *a);     /* now, because readiness or capacity changed */
 void actor_on_hello(actor *a, const transport_message *t, const message *m);
 void actor_on_welcome(actor *a, uint32_t link, const message *m);
 void actor_on_handshake_refused(actor *a, uint32_t link, const node_refused *refused);

@@ -255,11 +255,12 @@ static const wire_field node_welcome_fields[] = {
 
 static const wire_struct node_welcome_wire = {"node.welcome", node_welcome_fields, COUNT(node_welcome_fields), sizeof(node_welcome), &node_welcome_defaults};
 
-const node_heartbeat node_heartbeat_defaults = {0};
+const node_heartbeat node_heartbeat_defaults = {.capacity = 1};
 
 static const wire_field node_heartbeat_fields[] = {
     {"ready", 1, WIRE_BOOL, .offset = offsetof(node_heartbeat, ready)},
     {"load", 2, WIRE_U32, .offset = offsetof(node_heartbeat, load)},
+    {"capacity", 3, WIRE_U32, .offset = offsetof(node_heartbeat, capacity)},
 };
 
 static const wire_struct node_heartbeat_wire = {"node.heartbeat", node_heartbeat_fields, COUNT(node_heartbeat_fields), sizeof(node_heartbeat), &node_heartbeat_defaults};
@@ -468,6 +469,7 @@ static const wire_field executor_ready_fields[] = {
     {"max_model_len", 8, WIRE_U32, .offset = offsetof(executor_ready, max_model_len), .required = true},
     {"device", 9, WIRE_STR, .offset = offsetof(executor_ready, device), .max_bytes = 128},
     {"n_logit_rows_max", 10, WIRE_U32, .offset = offsetof(executor_ready, n_logit_rows_max), .required = true},
+    {"term", 11, WIRE_U64, .offset = offsetof(executor_ready, term)},
 };
 
 static const wire_struct executor_ready_wire = {"executor.ready", executor_ready_fields, COUNT(executor_ready_fields), sizeof(executor_ready), &executor_ready_defaults};
@@ -476,6 +478,7 @@ const executor_reset executor_reset_defaults = {0};
 
 static const wire_field executor_reset_fields[] = {
     {"epoch", 1, WIRE_U64, .offset = offsetof(executor_reset, epoch), .required = true},
+    {"term", 2, WIRE_U64, .offset = offsetof(executor_reset, term)},
 };
 
 static const wire_struct executor_reset_wire = {"executor.reset", executor_reset_fields, COUNT(executor_reset_fields), sizeof(executor_reset), &executor_reset_defaults};
@@ -503,6 +506,10 @@ static const wire_field step_result_fields[] = {
 };
 
 static const wire_struct step_result_wire = {"step.result", step_result_fields, COUNT(step_result_fields), sizeof(step_result), &step_result_defaults};
+
+const executor_leave executor_leave_defaults = {0};
+
+static const wire_struct executor_leave_wire = {"executor.leave", NULL, 0, sizeof(executor_leave), &executor_leave_defaults};
 
 const draft_request draft_request_defaults = {0};
 
@@ -559,6 +566,7 @@ const message_info message_infos[] = {
     {49, "executor.reset", 0x8, 0x10, false, &executor_reset_wire},
     {50, "step.plan", 0x8, 0x10, true, &step_plan_wire},
     {51, "step.result", 0x10, 0x8, false, &step_result_wire},
+    {52, "executor.leave", 0x10, 0x8, false, &executor_leave_wire},
     {64, "draft.request", 0x8, 0x20, true, &draft_request_wire},
     {65, "draft.reply", 0x20, 0x8, false, &draft_reply_wire},
     {66, "draft.forget", 0x8, 0x20, false, &draft_forget_wire},
@@ -589,6 +597,7 @@ static_assert(sizeof(executor_ready) <= MESSAGE_BODY_BYTES_MAX, "executor.ready 
 static_assert(sizeof(executor_reset) <= MESSAGE_BODY_BYTES_MAX, "executor.reset is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(step_plan) <= MESSAGE_BODY_BYTES_MAX, "step.plan is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(step_result) <= MESSAGE_BODY_BYTES_MAX, "step.result is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(executor_leave) <= MESSAGE_BODY_BYTES_MAX, "executor.leave is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_request) <= MESSAGE_BODY_BYTES_MAX, "draft.request is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_reply) <= MESSAGE_BODY_BYTES_MAX, "draft.reply is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_forget) <= MESSAGE_BODY_BYTES_MAX, "draft.forget is larger than MESSAGE_BODY_BYTES_MAX");

@@ -249,6 +249,7 @@ enum {
     MSG_EXECUTOR_RESET = 49,
     MSG_STEP_PLAN = 50,
     MSG_STEP_RESULT = 51,
+    MSG_EXECUTOR_LEAVE = 52,
     MSG_DRAFT_REQUEST = 64,
     MSG_DRAFT_REPLY = 65,
     MSG_DRAFT_FORGET = 66,
@@ -287,6 +288,7 @@ extern const node_welcome node_welcome_defaults;
 typedef struct node_heartbeat {
     bool ready;  /* takes new work */
     uint32_t load;  /* requests in hand */
+    uint32_t capacity;  /* of a scheduler: executors that it holds; who chooses among nodes gives each its share */
 } node_heartbeat;
 
 extern const node_heartbeat node_heartbeat_defaults;
@@ -486,7 +488,7 @@ typedef struct gen_cancel {
 
 extern const gen_cancel gen_cancel_defaults;
 
-/* executor.ready, executor -> scheduler. What this executor is and holds. Sent after the welcome. */
+/* executor.ready, executor -> scheduler. What this executor is and holds. Said to one scheduler at a time, the one that it will work for. */
 typedef struct executor_ready {
     span model;
     uint64_t fingerprint;  /* of weights and config, whatever the model is called; executors of one scheduler must agree */
@@ -498,6 +500,7 @@ typedef struct executor_ready {
     uint32_t max_model_len;
     span device;
     uint32_t n_logit_rows_max;  /* sampled or scored rows a step */
+    uint64_t term;  /* numbers the times that this executor offered itself to anybody */
 } executor_ready;
 
 extern const executor_ready executor_ready_defaults;
@@ -505,6 +508,7 @@ extern const executor_ready executor_ready_defaults;
 /* executor.reset, scheduler -> executor. Forget every slot; plans of this scheduler and epoch follow. */
 typedef struct executor_reset {
     uint64_t epoch;
+    uint64_t term;  /* of the executor.ready that this answers; of another it is dropped */
 } executor_reset;
 
 extern const executor_reset executor_reset_defaults;
@@ -536,6 +540,13 @@ typedef struct step_result {
 } step_result;
 
 extern const step_result step_result_defaults;
+
+/* executor.leave, executor -> scheduler. This executor works for another scheduler from now on, or ends. Plans in flight get no results; their credits come back. */
+typedef struct executor_leave {
+    char nothing;
+} executor_leave;
+
+extern const executor_leave executor_leave_defaults;
 
 /* draft.request, scheduler -> drafter. Propose up to `n` tokens to follow this sequence. */
 typedef struct draft_request {

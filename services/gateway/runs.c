@@ -212,16 +212,31 @@ static void each_run(gateway *g, void (*visit)(gateway *g, run *r, void *arg), v
     }
 }
 
+static void count_peer(void *arg, peer *p)
+{
+    (void)p;
+    ++*(uint32_t *)arg;
+}
+
+/* One is leaving and not counted any more. */
+static bool has_scheduler(const gateway *g)
+{
+    uint32_t n = 0;
+    actor_each_peer(g->actor, ROLE_SCHEDULER, count_peer, &n);
+    return n > 0;
+}
+
 static void lose_peer(gateway *g, run *r, void *arg)
 {
     const peer *p = arg;
     error       why;
     if (r->state != RUN_SENT)
         return;
-    /* A scheduler's requests can't be told from another's; a tokenizer's are lost unless an answer has begun. */
+    /* A tokenizer's requests are lost unless an answer has begun. Of a scheduler's those tell us that worked with it,
+     * the tokenizer or the postprocessor; when it was the only one, all are lost. */
     bool begun = r->postprocessor != NULL;
     if (r->postprocessor != p && !(r->tokenizer == p && !begun) &&
-        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST)) {
+        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST && !has_scheduler(g))) {
         if (r->tokenizer == p)
             r->tokenizer = NULL;
         return;

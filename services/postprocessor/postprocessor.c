@@ -629,14 +629,17 @@ static void on_refused(void *self, const message *m)
     close_stream(p, s);
 }
 
-/* Its gateways send the requests again, elsewhere. */
+/* What a scheduler had is lost with it: the owners are told, and send the requests again, elsewhere. */
 static void on_peer_down(void *self, peer *gone)
 {
     postprocessor *p = self;
+    error          why;
+    error_set(&why, ERR_GONE, "the scheduler of this request left");
     for (stream *s = stream_table_first(p->streams), *next; s; s = next) {
         next = s->next;
         if (s->scheduler == gone) {
             s->scheduler = NULL;
+            refuse(p, span_of(s->reply_to), &s->envelope, &why, (span){0});
             close_stream(p, s);
         }
     }

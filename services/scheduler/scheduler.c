@@ -106,7 +106,7 @@ static void destroy(void *self)
     for (executor_link *x = s->executors; x; x = x->next)
         x->running_first = x->running_last = NULL, x->n_running = 0, x->n_plans = 0;
     while (s->executors)
-        executors_lost(s, s->executors, "the scheduler ends");
+        executors_lost(s, s->executors, "the scheduler ends", false);
     metadata_free(s);
     free(s);
 }
@@ -145,6 +145,13 @@ static void on_executor_ready(void *self, const message *m)
     executors_add(self, m->from, m->body);
 }
 
+static void on_executor_leave(void *self, const message *m)
+{
+    executor_link *x = executors_find(self, m->from);
+    if (x)
+        executors_lost(self, x, "it works for another scheduler, or ends", false);
+}
+
 static void on_step_result(void *self, const message *m)
 {
     executor_link *x = executors_find(self, m->from);
@@ -164,7 +171,7 @@ static void on_peer_down(void *self, peer *p)
     scheduler     *s = self;
     executor_link *x = executors_find(s, p);
     if (x)
-        executors_lost(s, x, "it left, or missed its heartbeats");
+        executors_lost(s, x, "it left, or missed its heartbeats", true);
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
         if (r->tokenizer == p)
@@ -223,6 +230,7 @@ static int64_t next_due_ns(const scheduler *s)
 {
     int64_t now_ns = actor_now_ns(s->actor), now_ms = clock_unix_ms(actor_clock(s->actor));
     int64_t due_ns = s->measured_ns + NS_PER_S, batch_ns = policy_due_ns(s);
+    due_ns = earlier(due_ns, executors_hand_back_due_ns(s));
     for (const request *r = s->requests; r; r = r->next)
         if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0)
             due_ns = earlier(due_ns, now_ns + (r->envelope.deadline_unix_ms + 1 - now_ms) * NS_PER_MS);
@@ -261,6 +269,14 @@ static void update_gauges(const scheduler *s)
     metric_set(s->metrics.blocks_cached, cached);
 }
 
+static uint32_t n_executors(const scheduler *s)
+{
+    uint32_t n = 0;
+    for (const executor_link *x = s->executors; x; x = x->next)
+        n++;
+    return n;
+}
+
 static void on_turn(void *self)
 {
     scheduler *s = self;
@@ -271,8 +287,10 @@ static void on_turn(void *self)
         while (x->n_plans < PLANS_IN_FLIGHT_MAX && x->peer->ready && x->peer->credits > 0 && batch_plan(s, x))
             ;
     }
+    executors_hand_back(s);
     update_gauges(s);
     set_tick(s);
+    actor_set_capacity(s->actor, n_executors(s));
     actor_set_ready(s->actor, s->executors && !actor_is_draining(s->actor));
     if (actor_is_draining(s->actor) && s->n_requests == 0 && metadata_leave(s))
         actor_finish(s->actor);
@@ -345,6 +363,7 @@ static const actor_route routes[] = {
     {MSG_GEN_REQUEST, on_gen_request},       /* a tokenised request to queue */
     {MSG_GEN_CANCEL, on_gen_cancel},         /* its client left, or its stop string came */
     {MSG_EXECUTOR_READY, on_executor_ready}, /* an executor says what it holds */
+    {MSG_EXECUTOR_LEAVE, on_executor_leave}, /* it works for another scheduler */
     {MSG_STEP_RESULT, on_step_result},       /* an executor finished a step */
     {MSG_DRAFT_REPLY, on_draft_reply},       /* a drafter's guess */
 };

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ASKED_MAX = 1024, RETRY_AFTER_MS = 1000 };
+enum { ASKED_MAX = 4096, RETRY_AFTER_MS = 1000 };
 
 /* A request that went on: who sent it, and to which scheduler. */
 typedef struct {

@@ -426,7 +426,7 @@ static void an_envelope_that_is_garbage_is_refused(void **state)
     close_stage(&s);
 }
 
-static void only_the_newest_epoch_of_a_fenced_role_is_heard(void **state)
+static void under_an_older_epoch_than_before_a_node_is_not_heard(void **state)
 {
     (void)state;
     stage s;
@@ -487,7 +487,7 @@ int main(void)
         cmocka_unit_test(duplicates_and_stale_incarnations_are_dropped_and_counted),
         cmocka_unit_test(what_the_schema_does_not_allow_is_refused_and_nothing_breaks),
         cmocka_unit_test(an_envelope_that_is_garbage_is_refused),
-        cmocka_unit_test(only_the_newest_epoch_of_a_fenced_role_is_heard),
+        cmocka_unit_test(under_an_older_epoch_than_before_a_node_is_not_heard),
         cmocka_unit_test(a_second_hello_of_one_node_replaces_the_first_session),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
