@@ -28,6 +28,7 @@ typedef struct {
     size_t      plan_bytes;
     arena      *memory; /* of the decoded plan, then of the result */
     step_result result;
+    int64_t     done_ns; /* computed inline by an engine that says how long it took: when it is done */
 } job;
 
 typedef struct {
@@ -39,6 +40,7 @@ typedef struct {
     uint32_t                next_in, next_compute, next_out; /* rising; modulo JOBS */
     pthread_t               thread;
     bool                    has_thread;
+    actor_timer             pass; /* computed inline: its end */
     pthread_mutex_t         mutex; /* guards job states and `stopping` */
     pthread_cond_t          changed;
     bool                    stopping;
@@ -91,8 +93,11 @@ static void compute(executor *x, job *j)
         span text = arena_copy(j->memory, span_of(err.text));
         j->result = (step_result){.error = text.data ? text : SPAN("the plan could not be read")};
     }
-    int64_t elapsed_ns   = clock_now_ns(clock_system()) - begin;
-    j->result.elapsed_us = (uint32_t)(elapsed_ns / 1000);
+    int64_t elapsed_ns = clock_now_ns(clock_system()) - begin;
+    if (j->result.elapsed_us == 0)
+        j->result.elapsed_us = (uint32_t)(elapsed_ns / 1000);
+    else
+        j->done_ns = actor_now_ns(x->actor) + (int64_t)j->result.elapsed_us * 1000;
     metric_add(x->busy_seconds, (double)elapsed_ns / 1e9);
 }
 
@@ -128,6 +133,7 @@ static job *take_job(executor *x, peer *scheduler)
     if (!is_free)
         return NULL;
     j->scheduler = scheduler;
+    j->done_ns   = 0;
     j->term      = atomic_load(&x->employer.term);
     j->is_reset  = false;
     return j;
@@ -169,6 +175,19 @@ static void send_result(executor *x, const job *j)
     actor_grant(x->actor, scheduler, 1);
 }
 
+static void on_pass_done(void *self, actor_timer *timer)
+{
+    (void)self, (void)timer; /* the turn that follows looks */
+}
+
+static bool is_done(executor *x, const job *j)
+{
+    if (!x->options->compute_inline || actor_now_ns(x->actor) >= j->done_ns)
+        return true;
+    actor_timer_set(x->actor, &x->pass, j->done_ns - actor_now_ns(x->actor), on_pass_done);
+    return false;
+}
+
 static void on_turn(void *self)
 {
     executor *x = self;
@@ -180,9 +199,9 @@ static void on_turn(void *self)
         if (state == JOB_WAITING && x->options->compute_inline) {
             compute(x, j);
             x->next_compute++;
-            state = JOB_DONE;
+            state = j->state = JOB_DONE;
         }
-        if (state != JOB_DONE)
+        if (state != JOB_DONE || !is_done(x, j))
             break;
         if (!j->is_reset)
             send_result(x, j);

@@ -380,6 +380,7 @@ static uint32_t retry_after_ms(const scheduler *s)
 void request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field)
 {
     metric_add(s->metrics.refused, 1);
+    log_debug("refuses a request", "attempt=%u why=\"%s\" to=\"%.*s\"", about->attempt, why->text, SPAN_ARG(reply_to));
     peer *owner = actor_find_peer(s->actor, reply_to);
     if (!owner)
         return; /* its gateway left, and its clients with it */

@@ -1,4 +1,4 @@
-/* The executor as an actor: whom it obeys, what it answers, and what it owes. Schedulers are played by the test. */
+/* The executor as an actor: for whom it works (its employer), what it answers, and what it owes. Schedulers are played by the
 #include "support_engine.h"
 
 #include "actor/simulation.h"
