@@ -231,6 +231,7 @@ static void on_executor_reset(void *self, const message *m)
     }
     j->is_reset = true;
     submit(x, j);
+    log_info("obeys a scheduler", "node=%s epoch=%llu", m->from->name, (unsigned long long)m->envelope->epoch);
 }
 
 /* Its scheduler must plan the same again, here or elsewhere. */

@@ -26,9 +26,10 @@ typedef struct gateway gateway;
 typedef struct answer  answer;
 
 enum {
-    RUN_TABLE_SIZE = 8192,
-    ATTEMPT_LAST   = 3, /* attempts are 0 to 3 */
-    N_FINISHES     = 8
+    RUN_TABLE_SIZE    = 8192,
+    LOSSES_MAX        = 3,  /* of parts that compute for few requests at a time: this one may be at fault */
+    SHARED_LOSSES_MAX = 10, /* of those that everybody's requests go through */
+    N_FINISHES        = 8
 };
 
 /* How far one choice has come. */
@@ -61,7 +62,9 @@ typedef struct run {
     run_state     state;
     request_id    id;
     uint32_t      attempt;
-    uint16_t      type; /* MSG_TEXT_REQUEST, MSG_TEXT_ENCODE or MSG_TEXT_DECODE */
+    bool          sent;                      /* this attempt or one before it: somebody may work on it */
+    uint8_t       n_losses[ROLE_CLIENT + 1]; /* of each role, since the last new token */
+    uint16_t      type;                      /* MSG_TEXT_REQUEST, MSG_TEXT_ENCODE or MSG_TEXT_DECODE */
     void         *body; /* of that type; a text_request's resume is filled in when it is sent again */
     peer         *tokenizer, *postprocessor; /* that have it, as far as is known */
     uint32_t      n_choices, n_open;
@@ -136,7 +139,7 @@ struct gateway {
     answer                *answers;
     uint32_t               n_answers;
     size_t                 kept_bytes;
-    int64_t                unready_since_ns; /* 0: everything needed is there */
+    int64_t                ready_ns; /* when everything needed was there, to a tick; 0: never yet */
     int64_t                created_s;
     actor_timer            tick;
     atomic_bool            reload_asked;
@@ -150,6 +153,9 @@ const char *gateway_lacks(const gateway *g);
 const char *gateway_lacks_parts(const gateway *g); /* the same for requests in hand, which a drain finishes */
 void        gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*fire)(void *, actor_timer *));
 int64_t     gateway_now_ns(const gateway *g); /* not the turn's: callbacks of HTTP come between turns */
+
+/* Whether everything was there within --resume-wait: then what is away is waited for. */
+bool gateway_was_ready(const gateway *g);
 
 /* Refuses what can't be begun now: draining, not ready, too many requests, too much memory. */
 bool gateway_may_take(gateway *g, const answer *a, error *err);
@@ -180,8 +186,7 @@ void runs_pump(gateway *g);          /* sends what waits while there are credits
 void runs_expire_waiting(gateway *g);
 void runs_peer_down(gateway *g, peer *p);
 void runs_on_delta(gateway *g, const message *m);
-void runs_on_refused(gateway *g, const envelope *about, error_code code, span text, span field,
-                     uint32_t retry_after_ms);
+void runs_on_refused(gateway *g, const message *m, const text_refused *why);
 bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
 
 /* http_answers.c */

@@ -317,8 +317,11 @@ bool request_admit(scheduler *s, const message *m, error *err, span *field)
 {
     const gen_request *body  = m->body;
     request           *known = request_find(s, &m->envelope->request);
-    if (known && known->envelope.attempt >= m->envelope->attempt)
-        return error_set(err, ERR_INVALID, "attempt %u of this request is here already", known->envelope.attempt);
+    if (known && known->envelope.attempt >= m->envelope->attempt) {
+        log_debug("dropped a request that is here already", "attempt=%u", m->envelope->attempt);
+        actor_grant(s->actor, m->from, 1); /* its gateway could not know: the tokenizer that sent the first one died */
+        return true;
+    }
     if (known)
         request_end_all(s, known, FINISH_REASON_CANCELLED, NULL);
     if (!check_resume(s, body, err) || !check_request(s, body, err, field))

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+const char hello[]        = "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}";
+const char hello_stream[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"stream\":true}";
+
 static void copy(char *out, size_t out_bytes, span text)
 {
     snprintf(out, out_bytes, "%.*s", SPAN_ARG(text));
@@ -375,4 +378,14 @@ void stage_refuse(stage *s, const envelope *about, error_code code, const char *
         .code = code, .text = span_of(text), .field = span_of(field), .retry_after_ms = retry_after_ms};
     error err;
     assert_true(actor_send(s->scheduler, s->gateway_of_scheduler, MSG_TEXT_REFUSED, &body, about, &err));
+}
+
+http_client *ask(stage *s, const char *path, const char *body)
+{
+    uint32_t     before = s->n_seen;
+    http_client *c      = http_post(s, path, body);
+    pump_stage(s, c, 10000, s->n_seen > before || http_status(c));
+    if (s->n_seen == before)
+        fail_msg("%s", c->in);
+    return c;
 }

@@ -61,6 +61,8 @@ typedef struct {
     bool   closed;
 } http_client;
 
+extern const char hello[], hello_stream[]; /* bodies of a chat */
+
 int  stage_prepare(void **state); /* options are set; nothing runs */
 int  stage_clean_up(void **state);
 void stage_open(stage *s); /* gateway and scheduler; then, and waits until ready: */
@@ -73,6 +75,7 @@ void stage_turn(stage *s, http_client *c); /* of the actors; then reads what c h
 
 http_client *http_ask(stage *s, const char *method, const char *path, const char *headers, const char *body);
 http_client *http_post(stage *s, const char *path, const char *body);
+http_client *ask(stage *s, const char *path, const char *body); /* and waits until the tokenizer has it */
 void         http_close(http_client **c);
 int          http_status(const http_client *c); /* 0: none yet */
 bool         http_has(const http_client *c, const char *text);

@@ -242,8 +242,8 @@ static bool is_connected(void *arg)
 
 void stage_start(stage *t, uint64_t seed)
 {
-    actor_options bound   = {.bind = {"inproc://scheduler"}, .credits = 64};
-    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = 64};
+    actor_options bound   = {.bind = {"inproc://scheduler"}, .credits = STAGE_CREDITS};
+    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = STAGE_CREDITS};
     t->sim                = simulation_new(seed, NULL);
     t->scheduler          = add(t, &scheduler_class, &t->options, &bound);
     t->postprocessor      = add(t, &reader_class, t, &calling);

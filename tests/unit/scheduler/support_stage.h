@@ -13,7 +13,8 @@ enum {
     STAGE_BLOCKS    = 64,
     STAGE_EXECUTORS = 2,
     STAGE_PLANS     = 1024,
-    STAGE_TOKENS    = 450
+    STAGE_TOKENS    = 450,
+    STAGE_CREDITS   = 64
 };
 
 typedef struct stage stage;

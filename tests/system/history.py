@@ -1,0 +1,79 @@
+"""Reads what clients and services wrote, and says what can't be true of a system that neither loses nor doubles."""
+
+import json
+
+
+def lines_of(folder):
+    """{file: JSON lines} of every log; a killed process may leave a last line that is cut."""
+    logs = {}
+    for path in sorted(folder.glob("*.log")):
+        lines = logs[path.name] = []
+        for line in path.read_text(errors="replace").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                continue
+    return logs
+
+
+def check(folder, answers):
+    logs = lines_of(folder)
+    gateways = [line for name, lines in logs.items() if name.startswith("gateway") for line in lines]
+    return [
+        *check_ends(gateways, answers),
+        *check_indices(gateways),
+        *check_epochs(logs),
+    ]
+
+
+def check_ends(gateways, answers):
+    """Each request has one terminal event at the gateway, and each client one answer."""
+    ends = {}
+    for line in gateways:
+        if line["msg"] == "request":
+            ends.setdefault(line["id"], []).append(line)
+    wrong = [f"request {i} ended {len(lines)} times" for i, lines in ends.items() if len(lines) != 1 and i != "-"]
+    seen = set()
+    for answer in answers:
+        if answer.id in seen:
+            wrong.append(f"two clients have the answer {answer.id}")
+        seen.add(answer.id)
+        if answer.id not in ends:
+            wrong.append(f"answer {answer.id} has no line in the gateway's log")
+        elif answer.usage and ends[answer.id][0]["completion_tokens"] != answer.usage["completion_tokens"]:
+            wrong.append(f"answer {answer.id}: the gateway and its client count tokens differently")
+    return wrong
+
+
+def check_indices(gateways):
+    """What the gateway took of a choice is contiguous, ends once, and never comes from an attempt before the last."""
+    wrong, choices = [], {}
+    for line in gateways:
+        if line["msg"] != "took a delta" or line["prompt"]:
+            continue
+        if "dropped" in line:
+            wrong.append(f"{line['dropped']} lines are missing from the gateway's log")
+        key = (line["run"], line["choice"])
+        index, attempt, ended = choices.get(key, (0, 0, False))
+        if ended:
+            wrong.append(f"choice {key} went on after its end")
+        if line["attempt"] < attempt:
+            wrong.append(f"choice {key}: attempt {line['attempt']} was heard after attempt {attempt}")
+        if line["index"] != index:
+            wrong.append(f"choice {key} goes on at {line['index']}, {index} tokens are there")
+        choices[key] = (line["index"] + line["tokens"], line["attempt"], line["finish"] != "none")
+    return wrong
+
+
+def check_epochs(logs):
+    """An executor's plans come from schedulers whose epochs only rise."""
+    wrong = []
+    for name, lines in logs.items():
+        newest = 0
+        for line in lines if name.startswith("executor") else []:
+            if line["msg"] != "obeys a scheduler":
+                continue
+            if line["epoch"] < newest:
+                wrong.append(f"{name} obeyed epoch {line['epoch']} after {newest}")
+            newest = max(newest, line["epoch"])
+    return wrong
