@@ -456,6 +456,24 @@ static const wire_field gen_cancel_fields[] = {
 
 static const wire_struct gen_cancel_wire = {"gen.cancel", gen_cancel_fields, COUNT(gen_cancel_fields), sizeof(gen_cancel), &gen_cancel_defaults};
 
+const gen_find gen_find_defaults = {0};
+
+static const wire_field gen_find_fields[] = {
+    {"round", 1, WIRE_U32, .offset = offsetof(gen_find, round)},
+    {"requests", 2, WIRE_BLOB, .offset = offsetof(gen_find, requests), .count_offset = offsetof(gen_find, n_requests), .max_items = 10240},
+};
+
+static const wire_struct gen_find_wire = {"gen.find", gen_find_fields, COUNT(gen_find_fields), sizeof(gen_find), &gen_find_defaults};
+
+const gen_found gen_found_defaults = {0};
+
+static const wire_field gen_found_fields[] = {
+    {"round", 1, WIRE_U32, .offset = offsetof(gen_found, round)},
+    {"requests", 2, WIRE_BLOB, .offset = offsetof(gen_found, requests), .count_offset = offsetof(gen_found, n_requests), .max_items = 10240},
+};
+
+static const wire_struct gen_found_wire = {"gen.found", gen_found_fields, COUNT(gen_found_fields), sizeof(gen_found), &gen_found_defaults};
+
 const executor_ready executor_ready_defaults = {0};
 
 static const wire_field executor_ready_fields[] = {
@@ -562,6 +580,8 @@ const message_info message_infos[] = {
     {34, "gen.tokens", 0x8, 0x40, false, &gen_tokens_wire},
     {35, "gen.prompt", 0x8, 0x40, false, &gen_prompt_wire},
     {36, "gen.cancel", 0x46, 0x48, false, &gen_cancel_wire},
+    {37, "gen.find", 0x2, 0x4c, false, &gen_find_wire},
+    {38, "gen.found", 0x4c, 0x2, false, &gen_found_wire},
     {48, "executor.ready", 0x10, 0x8, false, &executor_ready_wire},
     {49, "executor.reset", 0x8, 0x10, false, &executor_reset_wire},
     {50, "step.plan", 0x8, 0x10, true, &step_plan_wire},
@@ -593,6 +613,8 @@ static_assert(sizeof(gen_open) <= MESSAGE_BODY_BYTES_MAX, "gen.open is larger th
 static_assert(sizeof(gen_tokens) <= MESSAGE_BODY_BYTES_MAX, "gen.tokens is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(gen_prompt) <= MESSAGE_BODY_BYTES_MAX, "gen.prompt is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(gen_cancel) <= MESSAGE_BODY_BYTES_MAX, "gen.cancel is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(gen_find) <= MESSAGE_BODY_BYTES_MAX, "gen.find is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(gen_found) <= MESSAGE_BODY_BYTES_MAX, "gen.found is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(executor_ready) <= MESSAGE_BODY_BYTES_MAX, "executor.ready is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(executor_reset) <= MESSAGE_BODY_BYTES_MAX, "executor.reset is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(step_plan) <= MESSAGE_BODY_BYTES_MAX, "step.plan is larger than MESSAGE_BODY_BYTES_MAX");

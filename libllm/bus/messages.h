@@ -245,6 +245,8 @@ enum {
     MSG_GEN_TOKENS = 34,
     MSG_GEN_PROMPT = 35,
     MSG_GEN_CANCEL = 36,
+    MSG_GEN_FIND = 37,
+    MSG_GEN_FOUND = 38,
     MSG_EXECUTOR_READY = 48,
     MSG_EXECUTOR_RESET = 49,
     MSG_STEP_PLAN = 50,
@@ -487,6 +489,24 @@ typedef struct gen_cancel {
 } gen_cancel;
 
 extern const gen_cancel gen_cancel_defaults;
+
+/* gen.find, gateway -> tokenizer, scheduler, postprocessor. Nothing has been heard of these requests for a while - do you have them? Always answered by gen.found. */
+typedef struct gen_find {
+    uint32_t round;
+    uint32_t n_requests;
+    const uint32_t *requests;  /* five numbers each, the 16 bytes of the id and the attempt */
+} gen_find;
+
+extern const gen_find gen_find_defaults;
+
+/* gen.found, tokenizer, scheduler, postprocessor -> gateway. Those that the sender has. Everything that it sent to the gateway of the others was sent before. */
+typedef struct gen_found {
+    uint32_t round;  /* of the gen.find that this answers */
+    uint32_t n_requests;
+    const uint32_t *requests;
+} gen_found;
+
+extern const gen_found gen_found_defaults;
 
 /* executor.ready, executor -> scheduler. What this executor is and holds. Said to one scheduler at a time, the one that it will work for. */
 typedef struct executor_ready {

@@ -40,7 +40,7 @@ typedef struct {
     uint32_t                next_in, next_compute, next_out; /* rising; modulo JOBS */
     pthread_t               thread;
     bool                    has_thread;
-    actor_timer             pass; /* computed inline: its end */
+    actor_timer             pass;  /* computed inline: its end */
     pthread_mutex_t         mutex; /* guards job states and `stopping` */
     pthread_cond_t          changed;
     bool                    stopping;

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "bus/request_list.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -106,7 +107,7 @@ static void destroy(void *self)
     for (executor_link *x = s->executors; x; x = x->next)
         x->running_first = x->running_last = NULL, x->n_running = 0, x->n_plans = 0;
     while (s->executors)
-        executors_lost(s, s->executors, "the scheduler ends", false);
+        executors_lost(s, s->executors, "the scheduler ends", LOSS_LEFT);
     metadata_free(s);
     free(s);
 }
@@ -140,6 +141,24 @@ static void on_gen_cancel(void *self, const message *m)
     }
 }
 
+static bool has_request(void *self, const request_id *id, uint32_t attempt)
+{
+    const request *r = request_find(self, id);
+    return r && r->envelope.attempt == attempt;
+}
+
+static void on_gen_find(void *self, const message *m)
+{
+    scheduler      *s    = self;
+    const gen_find *body = m->body;
+    uint32_t        words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
+    gen_found       reply = {.round = body->round, .requests = words};
+    error           err;
+    reply.n_requests = request_list_filter(body->requests, body->n_requests, words, has_request, s);
+    if (!actor_send(s->actor, m->from, MSG_GEN_FOUND, &reply, NULL, &err))
+        log_debug("not answered", "node=%s why=\"%s\"", m->from->name, err.text);
+}
+
 static void on_executor_ready(void *self, const message *m)
 {
     executors_add(self, m->from, m->body);
@@ -149,7 +168,7 @@ static void on_executor_leave(void *self, const message *m)
 {
     executor_link *x = executors_find(self, m->from);
     if (x)
-        executors_lost(self, x, "it works for another scheduler, or ends", false);
+        executors_lost(self, x, "it works for another scheduler, or ends", LOSS_LEFT);
 }
 
 static void on_step_result(void *self, const message *m)
@@ -171,7 +190,7 @@ static void on_peer_down(void *self, peer *p)
     scheduler     *s = self;
     executor_link *x = executors_find(s, p);
     if (x)
-        executors_lost(s, x, "it left, or missed its heartbeats", true);
+        executors_lost(s, x, "it left, or missed its heartbeats", LOSS_GONE);
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
         if (r->tokenizer == p)
@@ -362,6 +381,7 @@ static void dump(const void *self)
 static const actor_route routes[] = {
     {MSG_GEN_REQUEST, on_gen_request},       /* a tokenised request to queue */
     {MSG_GEN_CANCEL, on_gen_cancel},         /* its client left, or its stop string came */
+    {MSG_GEN_FIND, on_gen_find},             /* its gateway has heard nothing of it for a while */
     {MSG_EXECUTOR_READY, on_executor_ready}, /* an executor says what it holds */
     {MSG_EXECUTOR_LEAVE, on_executor_leave}, /* it works for another scheduler */
     {MSG_STEP_RESULT, on_step_result},       /* an executor finished a step */

@@ -29,7 +29,7 @@ static ask *find_ask(world *w, const envelope *e)
 
 static void note_gap(world *w, ask *a)
 {
-    int64_t gap_ns = world_now_ns(w) - a->heard_ns;
+    int64_t gap_ns    = world_now_ns(w) - a->heard_ns;
     a->longest_gap_ns = gap_ns > a->longest_gap_ns ? gap_ns : a->longest_gap_ns;
     a->heard_ns       = world_now_ns(w);
 }

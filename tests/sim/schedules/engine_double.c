@@ -176,7 +176,7 @@ static bool update_slot(engine *e, const step_entry *entry, error *err)
 
 static uint64_t compute_row(engine *e, const slot *q, uint32_t position, uint32_t token)
 {
-    uint64_t before = position > 0 ? *cache_of(e, q, position - 1) : 0;
+    uint64_t before                  = position > 0 ? *cache_of(e, q, position - 1) : 0;
     return *cache_of(e, q, position) = mix(before, token + 1);
 }
 
@@ -185,8 +185,8 @@ static bool run_entry(engine *e, const step_entry *entry, arena *memory, step_ou
 {
     slot          *q      = &e->slots[entry->slot];
     uint32_t       n_rows = entry->n_tokens + entry->n_drafts, n_top = q->sampling.n_top_logprobs;
-    bool           logs   = q->sampling.logprobs || n_top > 0, open = true;
-    uint32_t      *tokens = arena_take_array(memory, entry->n_drafts + 1, sizeof *tokens);
+    bool           logs = q->sampling.logprobs || n_top > 0, open = true;
+    uint32_t      *tokens   = arena_take_array(memory, entry->n_drafts + 1, sizeof *tokens);
     token_logprob *logprobs = arena_take_array(memory, entry->n_drafts + 1, sizeof *logprobs);
     token_logprob *scores   = arena_take_array(memory, n_rows, sizeof *scores);
     assert(tokens && logprobs && scores);
@@ -240,8 +240,7 @@ static bool run(engine *e, const step_plan *plan, arena *memory, step_result *re
         n_rows += plan->entries[i].n_tokens + plan->entries[i].n_drafts;
         result->n_outputs += run_entry(e, &plan->entries[i], memory, &outputs[result->n_outputs]);
     }
-    result->elapsed_us =
-        e->options->step_us + (uint32_t)(n_rows * e->options->token_us) + e->options->hang_us;
+    result->elapsed_us  = e->options->step_us + (uint32_t)(n_rows * e->options->token_us) + e->options->hang_us;
     e->options->hang_us = 0;
     return true;
 }

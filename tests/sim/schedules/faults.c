@@ -26,8 +26,8 @@ void faults_draw(fault_plan *plan, const world *w, random_seeded *rng, uint32_t 
 
 static void set_network(world *w, int64_t more_ns, double duplicate, double lose)
 {
-    simulation_set_network(w->sim, &(sim_network_options){w->shape.delay_min_ns, w->shape.delay_max_ns + more_ns,
-                                                          duplicate, lose});
+    simulation_set_network(
+        w->sim, &(sim_network_options){w->shape.delay_min_ns, w->shape.delay_max_ns + more_ns, duplicate, lose});
 }
 
 static void begin(fault *f, world *w)
@@ -58,7 +58,7 @@ static void begin(fault *f, world *w)
         set_network(w, 0, 0.3, 0);
         break;
     case FAULT_LOSE:
-        set_network(w, 0, 0, 0.03);
+        set_network(w, 0, 0, 0.01);
         break;
     case N_FAULT_KINDS:
         break;

@@ -16,7 +16,7 @@
 
 enum { ASKS_MAX = 16, FAULTS_IN_SCHEDULE_MAX = 3 };
 
-static const int64_t traffic_ns = 2500 * NS_PER_MS; /* requests and faults begin within */
+static const int64_t traffic_ns  = 2500 * NS_PER_MS; /* requests and faults begin within */
 static const int64_t patience_ns = 60 * NS_PER_S, idle_ns = 20 * NS_PER_S;
 
 typedef struct {
@@ -264,11 +264,12 @@ static int run_all(const sim_options *o)
         failed += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
     if (failed > 0)
         return 1;
-    printf("%llu schedules: %llu requests, %llu of them asked again, %llu cancelled, %llu turns; longest silence %.2f s "
-           "(seed %llu)\n",
-           (unsigned long long)o->count, (unsigned long long)all.n_asks, (unsigned long long)all.n_asked_again,
-           (unsigned long long)all.n_cancelled, (unsigned long long)all.n_turns, (double)all.worst_gap_ns / 1e9,
-           (unsigned long long)all.worst_gap_seed);
+    printf(
+        "%llu schedules: %llu requests, %llu of them asked again, %llu cancelled, %llu turns; longest silence %.2f s "
+        "(seed %llu)\n",
+        (unsigned long long)o->count, (unsigned long long)all.n_asks, (unsigned long long)all.n_asked_again,
+        (unsigned long long)all.n_cancelled, (unsigned long long)all.n_turns, (double)all.worst_gap_ns / 1e9,
+        (unsigned long long)all.worst_gap_seed);
     return 0;
 }
 

@@ -22,7 +22,7 @@ static bool chance(random_seeded *rng, uint64_t one_in)
 static void draw_prompt(random_seeded *rng, kind *k, uint32_t i)
 {
     random_seeded shared = random_from_seed(i % 7);
-    uint32_t      n      = 1 + (uint32_t)random_below(rng, KIND_PROMPT_MAX), n_shared = i % 3 ? 40 : 0;
+    uint32_t      n = 1 + (uint32_t)random_below(rng, KIND_PROMPT_MAX), n_shared = i % 3 ? 40 : 0;
     for (uint32_t t = 0; t < n; t++)
         k->prompt[t] = DOUBLE_TOKEN_FIRST + (uint32_t)random_below(t < n_shared ? &shared : rng, DOUBLE_TOKENS);
     k->body.kind            = PROMPT_KIND_TOKENS;

@@ -23,20 +23,20 @@ void world_init(world *w, uint64_t seed)
                                    (char *)&w->options + services[i].offset};
     if (!option_parse(groups, N_SERVICES, 0, NULL, NULL, &err))
         abort();
-    w->options.scheduler.hash_seed              = 7;
-    w->options.gateway.port                     = 0;
-    w->options.gateway.max_connections          = 4;
-    w->options.gateway.request_memory_bytes     = 1 << 20;
-    w->options.tokenizer.model                  = MODEL;
-    w->options.postprocessor.model              = MODEL;
-    w->options.postprocessor.max_num_streams    = 256;
-    w->options.drafter.max_num_seqs             = 64;
-    w->options.drafter.max_model_len            = 256;
-    w->options.executor.model                   = "double";
-    w->options.executor.compute_inline          = true;
-    w->options.executor.max_num_seqs            = 8;
-    w->options.executor.max_num_batched_tokens  = 64;
-    w->options.executor.max_logit_rows          = 64;
+    w->options.scheduler.hash_seed             = 7;
+    w->options.gateway.port                    = 0;
+    w->options.gateway.max_connections         = 4;
+    w->options.gateway.request_memory_bytes    = 1 << 20;
+    w->options.tokenizer.model                 = MODEL;
+    w->options.postprocessor.model             = MODEL;
+    w->options.postprocessor.max_num_streams   = 256;
+    w->options.drafter.max_num_seqs            = 64;
+    w->options.drafter.max_model_len           = 256;
+    w->options.executor.model                  = "double";
+    w->options.executor.compute_inline         = true;
+    w->options.executor.max_num_seqs           = 8;
+    w->options.executor.max_num_batched_tokens = 64;
+    w->options.executor.max_logit_rows         = 64;
 }
 
 int64_t world_now_ns(const world *w)
@@ -220,8 +220,8 @@ static const char *find_trouble(const world *w)
         n_executors += n->role == ROLE_EXECUTOR;
         if (n->role != ROLE_SCHEDULER)
             continue;
-        const scheduler *s    = actor_self(n->actor);
-        const char      *held = find_held(s);
+        const scheduler *s      = actor_self(n->actor);
+        const char      *held   = find_held(s);
         uint32_t         n_mine = 0;
         if (held)
             return held;

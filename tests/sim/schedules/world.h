@@ -1,5 +1,6 @@
-/* A whole deployment in a simulation: gateways, tokenizers, schedulers, executors, postprocessors, drafters as they are,
- * on a simulated network; with the engine's stand-in, and with a client on the bus that asks and checks every answer.
+/* A whole deployment in a simulation: gateways, tokenizers, schedulers, executors, postprocessors, drafters as they
+ * are, on a simulated network; with the engine's stand-in, and with a client on the bus that asks and checks every
+ * answer.
  *
  * What a request is and what it says undisturbed stands in the catalogue (requests.h). Nodes are killed, frozen, cut
  * off and started again (faults.h). Failures end the process, after the seed was printed (main.c). */
@@ -14,11 +15,11 @@
 enum { WORLD_NODES_MAX = 128, WORLD_ASKS_MAX = 4096, WORLD_CREDITS = 64 };
 
 typedef struct {
-    role   role;
-    actor *actor;     /* NULL: it is down */
-    bool   is_down;   /* for good */
-    int64_t up_at_ns; /* when it starts again */
-    char    bind[32];
+    role           role;
+    actor         *actor;    /* NULL: it is down */
+    bool           is_down;  /* for good */
+    int64_t        up_at_ns; /* when it starts again */
+    char           bind[32];
     double_options executor; /* of an executor */
 } node;
 

@@ -1,5 +1,5 @@
-/* The executor as an actor: for whom it works (its employer), what it answers, and what it owes. Schedulers are played by the
-#include "support_engine.h"
+/* The executor as an actor: for whom it works (its employer), what it answers, and what it owes. Schedulers are played
+by the #include "support_engine.h"
 
 #include "actor/simulation.h"
 #include "base/log.h"
@@ -111,7 +111,8 @@ static void on_down(void *self, peer *p)
 
 static const actor_route routes[]              = {{MSG_EXECUTOR_READY, on_ready}, {MSG_EXECUTOR_LEAVE, on_leave},
                                                   {MSG_STEP_RESULT, on_result},   {MSG_GEN_REQUEST, actor_ignore},
-                                                  {MSG_GEN_CANCEL, actor_ignore}, {MSG_DRAFT_REPLY, actor_ignore}};
+                                                  {MSG_GEN_CANCEL, actor_ignore}, {MSG_GEN_FIND, actor_ignore},
+                                                  {MSG_DRAFT_REPLY, actor_ignore}};
 static const actor_class stage_scheduler_class = {.name         = "scheduler",
                                                   .role         = ROLE_SCHEDULER,
                                                   .routes       = routes,

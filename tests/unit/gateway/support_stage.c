@@ -149,15 +149,19 @@ PEER_CALLBACKS(postprocessor)
 PEER_CALLBACKS(scheduler)
 PEER_CALLBACKS(client)
 
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, on_text_request}, {MSG_TEXT_ENCODE, on_text_encode}, {MSG_TEXT_DECODE, on_text_decode}};
+static const actor_route tokenizer_routes[]     = {{MSG_TEXT_REQUEST, on_text_request},
+                                                   {MSG_TEXT_ENCODE, on_text_encode},
+                                                   {MSG_TEXT_DECODE, on_text_decode},
+                                                   {MSG_GEN_FIND, actor_ignore}};
 static const actor_route postprocessor_routes[] = {{MSG_GEN_OPEN, actor_ignore},
                                                    {MSG_GEN_TOKENS, actor_ignore},
                                                    {MSG_GEN_PROMPT, actor_ignore},
-                                                   {MSG_GEN_CANCEL, actor_ignore}};
+                                                   {MSG_GEN_CANCEL, actor_ignore},
+                                                   {MSG_GEN_FIND, actor_ignore}};
 static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_gen_cancel},
-                                                   {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore},
-                                                   {MSG_STEP_RESULT, actor_ignore},    {MSG_DRAFT_REPLY, actor_ignore}};
+                                                   {MSG_GEN_FIND, actor_ignore},       {MSG_EXECUTOR_READY, actor_ignore},
+                                                   {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
+                                                   {MSG_DRAFT_REPLY, actor_ignore}};
 static const actor_route client_routes[]        = {{MSG_TEXT_DELTA, on_reply},
                                                    {MSG_TEXT_REFUSED, on_reply},
                                                    {MSG_TEXT_ENCODED, on_reply},
