@@ -28,6 +28,7 @@ typedef struct peer {
     uint32_t    load;     /* from its last heartbeat */
     uint32_t    capacity; /* from its last heartbeat: what it can take, in units of its kind. 1 after hello */
     bool        ready;    /* from its last heartbeat; true after hello */
+    bool        died;     /* in on_peer_down: it fell silent or its connection closed; nobody ended the session */
     void       *user;     /* the service's own; NULL at first */
 } peer;
 
@@ -84,7 +85,14 @@ typedef struct {
     void (*dump)(const void *self);  /* prints them to stderr on SIGUSR1 */
 } actor_class;
 
-enum { ACTOR_TURN_MESSAGES = 256, ACTOR_LINKS_MAX = 16, ACTOR_PEERS_MAX = 1024 };
+enum { ACTOR_PLACE_BYTES = 128 };
+enum {
+    ACTOR_TURN_MESSAGES = 256,
+    ACTOR_LINKS_MAX     = 64,
+    ACTOR_NAMES_MAX     = 4,
+    ACTOR_PLACES_MAX    = 16,
+    ACTOR_PEERS_MAX     = 1024
+};
 
 /* Where an actor listens and whom it calls. Endpoints: "inproc://name", "queue://name" (in-process mutex queues, no
  * ZeroMQ), "ipc://path", "tcp://host:port". */
@@ -151,6 +159,11 @@ void actor_end_session(actor *a, peer *p, const char *why);
 
 /* Gives `n` credits back to a peer: its work is done. What a turn gives is sent in one message at its end. */
 void actor_grant(actor *a, peer *to, uint32_t n);
+
+/* From any thread: behind `name`, which stands for the servers of one kind, they listen at these `n` endpoints from now
+ * on. Those that are new are called like options.connect; those that are not among them any more are called no more
+ * when their session ends. False: a name, or an endpoint, is over the limits. */
+bool actor_set_places(actor *a, const char *name, const char (*places)[ACTOR_PLACE_BYTES], uint32_t n, error *err);
 
 /* The endpoint that bind[index] really listens on, for those that let the system choose a port. */
 bool actor_endpoint(const actor *a, uint32_t index, char *text, size_t text_bytes);

@@ -46,6 +46,10 @@ static void start_over(actor_link *link, int64_t delay_ms)
     uint32_t number = (uint32_t)(link - a->links);
     error    err;
     link->state = LINK_APART;
+    if (link->name && !link->listed) {
+        actor_drop_link(a, number);
+        return;
+    }
     if (!transport_connect(link->mailbox, number, link->endpoint, &err))
         log_warn("cannot open a connection", "endpoint=%s reason=\"%s\"", link->endpoint, err.text);
     set_link_timer(link, delay_ms, say_hello);
@@ -316,8 +320,10 @@ static void bury_the_silent(actor *a)
 {
     for (uint32_t i = 0; i < a->peers.n; i++) {
         peer_entry *entry = a->peers.all[i];
-        if (!entry->gone && a->now_ns - entry->heard_ns > a->options.dead_after_ms * NS_PER_MS)
+        if (!entry->gone && a->now_ns - entry->heard_ns > a->options.dead_after_ms * NS_PER_MS) {
+            entry->public.died = true;
             actor_part(a, entry, "it missed its heartbeats");
+        }
     }
 }
 

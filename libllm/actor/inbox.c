@@ -72,8 +72,10 @@ static bool is_current(actor *a, peer_entry *from, const envelope *e)
 {
     if (e->incarnation != from->public.incarnation) {
         drop(a, DROPPED_INCARNATION);
-        if (from->is_server)
+        if (from->is_server) {
+            from->public.died = true;
             actor_mark_gone(a, from, "it was started anew");
+        }
         return false;
     }
     if (e->type == MSG_NODE_REFUSED && e->sequence == 0)

@@ -42,6 +42,7 @@ bool actor_send_entry(actor *a, peer_entry *to, uint16_t type, const void *body,
         return true;
     }
     if (why.code == ERR_GONE || why.code == ERR_NOT_READY) {
+        to->public.died = true;
         actor_mark_gone(a, to, "its connection closed");
         return error_set(err, ERR_GONE, "%s left: %s", to->name, why.text);
     }

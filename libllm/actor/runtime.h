@@ -3,7 +3,8 @@
  *   actor.c      life: open, loop, wait, leave
  *   handshake.c  hello, welcome, heartbeat, bye; who comes and who goes
  *   inbox.c      what may come in: checks in a fixed order, then the handler
- *   outbox.c     what goes out: envelopes, credits, refusals */
+ *   outbox.c     what goes out: envelopes, credits, refusals
+ *   places.c     servers that are known by a name */
 #ifndef TROUPE_ACTOR_RUNTIME_H
 #define TROUPE_ACTOR_RUNTIME_H
 
@@ -27,6 +28,8 @@ typedef struct {
     transport  *mailbox;
     char        endpoint[BUS_ENDPOINT_BYTES];
     bool        connects;
+    const char *name;   /* in actor.names, of a server behind one; NULL */
+    bool        listed; /* of a server behind a name: still there */
     link_state  state;
     uint32_t    n_tries; /* since it was up last */
     actor_timer timer;   /* connected: the next try, or the end of patience with a hello */
@@ -39,6 +42,13 @@ typedef struct {
     void *arg;
 } actor_watch_entry;
 
+/* Where the servers behind a name are (places.c). */
+typedef struct {
+    char     name[ACTOR_PLACE_BYTES];
+    uint32_t n;
+    char     places[ACTOR_PLACES_MAX][ACTOR_PLACE_BYTES];
+} actor_name_places;
+
 struct actor {
     const actor_class *class;
     void                *self;
@@ -50,6 +60,10 @@ struct actor {
     random_seeded        jitter;
     const actor_metrics *metrics;
     actor_handler      **handlers; /* by index in message_infos */
+
+    pthread_mutex_t   names_mutex;
+    actor_name_places names[ACTOR_NAMES_MAX]; /* guarded by it */
+    atomic_bool       names_changed;
 
     transport  *mailboxes[N_TRANSPORT_KINDS];
     actor_link  links[ACTOR_LINKS_MAX];
@@ -84,6 +98,12 @@ bool       actor_has_left(const actor *a); /* it takes no more turns */
 void       actor_check(const actor *a);    /* asserts the invariants of the runtime, then of the service */
 void       actor_crash(actor **a);         /* frees it as a killed process would leave: no bye. For simulations */
 transport *actor_mailbox(const actor *a, transport_kind kind);
+
+transport *actor_mailbox_for(actor *a, const char *endpoint, error *err);
+
+/* places.c */
+void actor_take_places(actor *a);                /* what another thread said of names */
+void actor_drop_link(actor *a, uint32_t number); /* is called no more */
 
 /* handshake.c */
 void actor_link_start(actor_link *link); /* a connected link begins to say hello */

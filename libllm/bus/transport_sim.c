@@ -246,12 +246,12 @@ static bool sim_bind(transport *t, uint32_t link, const char *endpoint, error *e
 static bool sim_connect(transport *t, uint32_t link, const char *endpoint, error *err)
 {
     sim_mailbox *box = (sim_mailbox *)t;
-    if (strlen(endpoint) >= BUS_ENDPOINT_BYTES)
+    if (endpoint && strlen(endpoint) >= BUS_ENDPOINT_BYTES)
         return error_set(err, ERR_TOO_LARGE, "%s: an endpoint has at most %d bytes", endpoint, BUS_ENDPOINT_BYTES - 1);
     sim_connection *old = find_connection(box->network, box->links[link].connection);
     if (box->links[link].connection && old)
         leave(box->network, old, TO_CLIENT, false);
-    if (box->links[link].endpoint != endpoint)
+    if (endpoint && box->links[link].endpoint != endpoint)
         memcpy(box->links[link].endpoint, endpoint, strlen(endpoint) + 1);
     box->links[link].connection = 0;
     return true;

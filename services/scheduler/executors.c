@@ -100,24 +100,11 @@ static bool is_resting(const scheduler *s, const peer *p)
     return false;
 }
 
-/* It comes back as it was: only the link was lost, and nobody is at fault. */
-static void forgive(scheduler *s, uint64_t incarnation)
-{
-    for (request *r = s->requests; r; r = r->next)
-        for (uint32_t i = 0; i < r->n_sequences; i++) {
-            sequence *q = &r->sequences[i];
-            if (q->failed_on != incarnation)
-                continue;
-            q->failed_on = 0;
-            q->n_failures -= q->n_failures > 0;
-        }
-}
-
 void executors_add(scheduler *s, peer *p, const executor_ready *about)
 {
     executor_link *known = executors_find(s, p);
     if (known)
-        executors_lost(s, known, "it started again", LOSS_LEFT);
+        executors_lost(s, known, "it started again", false);
     if (is_resting(s, p))
         return; /* it asks again, here or elsewhere */
     if (about->kv_block_tokens != KV_BLOCK_TOKENS || about->n_slots == 0 || about->n_tokens_max == 0 ||
@@ -143,7 +130,6 @@ void executors_add(scheduler *s, peer *p, const executor_ready *about)
     s->executors = x;
     log_info("executor joined", "node=%s model=%s device=\"%s\" kv_blocks=%u", p->name, x->model, x->device,
              about->n_kv_blocks);
-    forgive(s, p->incarnation);
     request_refuse_unfit(s); /* taken when nobody could say how much fits */
 }
 
@@ -162,7 +148,7 @@ void executors_check_timeouts(scheduler *s)
         log_error("an executor hangs", "node=%s step=%llu timeout_ms=%llu", x->peer->name,
                   (unsigned long long)x->plans[0].step, (unsigned long long)s->options->step_timeout_ms);
         x->peer->user = &given_up;
-        executors_lost(s, x, "no result within --step-timeout-ms", LOSS_WRONG);
+        executors_lost(s, x, "no result within --step-timeout-ms", true);
     }
 }
 
@@ -177,7 +163,7 @@ void executors_late_result(scheduler *s, peer *p)
 void executors_start_over(scheduler *s, executor_link *x, const char *why)
 {
     peer *p = x->peer;
-    executors_lost(s, x, why, LOSS_WRONG);
+    executors_lost(s, x, why, true);
     actor_end_session(s->actor, p, why);
 }
 
@@ -220,10 +206,10 @@ int64_t executors_hand_back_due_ns(const scheduler *s)
 }
 
 /* Everything that ran there goes back to the queue with the tokens it has: another executor continues at the next
- * position. */
-void executors_lost(scheduler *s, executor_link *x, const char *why, executor_loss loss)
+ * position. `failed`: what ran there may be at fault. */
+void executors_lost(scheduler *s, executor_link *x, const char *why, bool failed)
 {
-    if (loss != LOSS_LEFT && x->n_running > 0)
+    if (failed && x->n_running > 0)
         log_warn("executor lost", "node=%s why=\"%s\" sequences=%u", x->peer->name, why, x->n_running);
     else
         log_info("executor left", "node=%s why=\"%s\"", x->peer->name, why);
@@ -241,13 +227,11 @@ void executors_lost(scheduler *s, executor_link *x, const char *why, executor_lo
         if (q->request->beam)
             request_end_all(s, q->request, FINISH_REASON_CANCELLED,
                             NULL); /* nothing was said yet: its owner asks again */
-        else if (loss != LOSS_LEFT && sequence_failed(q))
+        else if (failed && sequence_failed(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR,
                             "the request was running when three executors were lost");
-        else {
+        else
             sequence_preempt(s, q);
-            q->failed_on = loss == LOSS_GONE ? x->peer->incarnation : 0;
-        }
     }
     executor_link **link = &s->executors;
     while (*link != x)

@@ -107,7 +107,7 @@ static void destroy(void *self)
     for (executor_link *x = s->executors; x; x = x->next)
         x->running_first = x->running_last = NULL, x->n_running = 0, x->n_plans = 0;
     while (s->executors)
-        executors_lost(s, s->executors, "the scheduler ends", LOSS_LEFT);
+        executors_lost(s, s->executors, "the scheduler ends", false);
     metadata_free(s);
     free(s);
 }
@@ -168,7 +168,7 @@ static void on_executor_leave(void *self, const message *m)
 {
     executor_link *x = executors_find(self, m->from);
     if (x)
-        executors_lost(self, x, "it works for another scheduler, or ends", LOSS_LEFT);
+        executors_lost(self, x, "it works for another scheduler, or ends", false);
 }
 
 static void on_step_result(void *self, const message *m)
@@ -190,7 +190,7 @@ static void on_peer_down(void *self, peer *p)
     scheduler     *s = self;
     executor_link *x = executors_find(s, p);
     if (x)
-        executors_lost(s, x, "it left, or missed its heartbeats", LOSS_GONE);
+        executors_lost(s, x, "it left, or missed its heartbeats", p->died);
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
         if (r->tokenizer == p)

@@ -56,7 +56,6 @@ typedef struct sequence {
     uint32_t    copy_from; /* block to copy into the last one before the next pass, or KV_NO_BLOCK (a beam's fork) */
     kv_hash     last_hash; /* of the first n_blocks_hashed blocks */
     uint32_t    n_cached, n_drafted, n_accepted;
-    uint64_t    failed_on; /* incarnation of the executor that was lost last, while it may come back; 0 */
     uint32_t    n_failures, n_tokens_failed; /* executors lost or steps failed with it, and how long it was then */
     uint64_t    seed;
     bool        opened;          /* the executor knows the slot */
@@ -161,13 +160,6 @@ struct scheduler {
     } metrics;
 };
 
-/* How an executor went, and whether what ran there may be at fault. */
-typedef enum {
-    LOSS_LEFT,  /* as it wished: no */
-    LOSS_GONE,  /* died, or was cut off: unless it comes back as it was */
-    LOSS_WRONG, /* hung, or gave what can't be: perhaps */
-} executor_loss;
-
 /* request_queue.c: requests from arrival to end. */
 bool      request_admit(scheduler *s, const message *m, error *err, span *field) MUST_CHECK;
 request  *request_find(const scheduler *s, const request_id *id);
@@ -194,7 +186,7 @@ uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_
 
 /* executors.c */
 void           executors_add(scheduler *s, peer *p, const executor_ready *about);
-void           executors_lost(scheduler *s, executor_link *x, const char *why, executor_loss loss);
+void           executors_lost(scheduler *s, executor_link *x, const char *why, bool failed);
 void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
 void           executors_wrong(scheduler *s, executor_link *x, const char *why);      /* the same, after a rest */
 void           executors_check_timeouts(scheduler *s);

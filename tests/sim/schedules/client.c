@@ -86,8 +86,8 @@ static void cancel(world *w, ask *a)
     error       err;
     peer       *to = a->asked_of && a->next_ns == 0 ? actor_find_peer(w->client, span_of(a->asked_of)) : NULL;
     a->cancelled   = true;
-    if (to && !actor_send(w->client, to, MSG_TEXT_CANCEL, &body, &e, &err))
-        schedule_failed(w, a, err.text);
+    if (!to || !actor_send(w->client, to, MSG_TEXT_CANCEL, &body, &e, &err))
+        a->asked_of = NULL; /* nobody to tell */
     end(w, a);
 }
 

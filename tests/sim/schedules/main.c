@@ -7,7 +7,7 @@
 
 #include "base/log.h"
 
-#include <assert.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -286,6 +286,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "sim_schedules: %s\n", err.text);
         return 2;
     }
+    mallopt(M_MMAP_THRESHOLD, 1 << 17); /* and so it stays: large tables that are hardly used are not zeroed by hand */
     log_set_level(LOG_OFF);
     signal(SIGABRT, on_abort);
     signal(SIGPIPE, SIG_IGN);

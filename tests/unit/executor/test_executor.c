@@ -1,5 +1,6 @@
 /* The executor as an actor: for whom it works (its employer), what it answers, and what it owes. Schedulers are played
-by the #include "support_engine.h"
+ * by the test. */
+#include "support_engine.h"
 
 #include "actor/simulation.h"
 #include "base/log.h"
