@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct simulation {
     clock_source  clock;
@@ -14,6 +15,8 @@ struct simulation {
     uint32_t      n_actors;
     actor        *actors[SIMULATION_ACTORS_MAX];
     int64_t       frozen_until_ns[SIMULATION_ACTORS_MAX];
+    const actor  *charged; /* NULL: none */
+    int64_t       charged_ns;
 };
 
 simulation *simulation_new(uint64_t seed, error *err)
@@ -105,6 +108,37 @@ static bool is_frozen(const simulation *s, uint32_t i)
     return s->frozen_until_ns[i] > s->clock.virtual_ns;
 }
 
+void simulation_charge(simulation *s, const actor *a)
+{
+    s->charged = a;
+}
+
+int64_t simulation_charged_ns(const simulation *s)
+{
+    return s->charged_ns;
+}
+
+static int64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static void take_turn(simulation *s, actor *a)
+{
+    if (a != s->charged) {
+        actor_turn(a);
+        actor_check(a);
+        return;
+    }
+    int64_t begin_ns = cpu_ns();
+    actor_turn(a);
+    int64_t spent_ns = cpu_ns() - begin_ns;
+    s->charged_ns += spent_ns;
+    simulation_freeze(s, a, spent_ns);
+}
+
 /* One of the actors that have something to do, each as likely; NULL when all are idle. */
 static actor *pick(simulation *s)
 {
@@ -133,8 +167,7 @@ bool simulation_run_until(simulation *s, bool (*done)(void *arg), void *arg, int
     while (!done || !done(arg)) {
         actor *a = pick(s);
         if (a) {
-            actor_turn(a);
-            actor_check(a);
+            take_turn(s, a);
             s->n_turns++;
             continue;
         }

@@ -35,6 +35,11 @@ void simulation_remove(simulation *s, actor *a);
 /* Stops an actor for so long as SIGSTOP would: it takes no turns, and what is sent to it waits. */
 void simulation_freeze(simulation *s, const actor *a, int64_t ns);
 
+/* From now on the turns of an actor take virtual time: the processor's that they took. Then the same run is not the
+ * same any more; it is for benchmarks. simulation_charged_ns says how much that was so far. */
+void    simulation_charge(simulation *s, const actor *a);
+int64_t simulation_charged_ns(const simulation *s);
+
 /* Runs until done(arg) is true (then true is returned) or until max_ns of virtual time have passed. done is asked after
  * each turn; NULL runs for max_ns. */
 bool simulation_run_until(simulation *s, bool (*done)(void *arg), void *arg, int64_t max_ns);

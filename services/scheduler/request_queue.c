@@ -22,6 +22,13 @@ request *request_find(const scheduler *s, const request_id *id)
     return r;
 }
 
+/* The earliest of all is kept as a bound, so that a turn need not look at each request. */
+void request_note_deadline(scheduler *s, const request *r)
+{
+    if (r->envelope.deadline_unix_ms > 0 && r->envelope.deadline_unix_ms < s->deadline_unix_ms)
+        s->deadline_unix_ms = r->envelope.deadline_unix_ms;
+}
+
 static void link_request(scheduler *s, request *r)
 {
     request **place  = &s->table[table_place(&r->envelope.request)];
@@ -32,6 +39,8 @@ static void link_request(scheduler *s, request *r)
         s->requests->previous = r;
     s->requests = r;
     s->n_requests++;
+    s->n_speculating += r->n_draft_tokens > 0;
+    request_note_deadline(s, r);
 }
 
 static void unlink_request(scheduler *s, request *r)
@@ -44,6 +53,7 @@ static void unlink_request(scheduler *s, request *r)
     if (r->next)
         r->next->previous = r->previous;
     s->n_requests--;
+    s->n_speculating -= r->n_draft_tokens > 0;
 }
 
 /* ---- the queue ---- */

@@ -91,6 +91,7 @@ static void *create(actor *a, const void *options, error *err)
         return NULL;
     }
     register_metrics(s);
+    s->deadline_unix_ms = INT64_MAX;
     s->measured_ns = actor_now_ns(a);
     return s;
 }
@@ -212,10 +213,15 @@ static void on_peer_down(void *self, peer *p)
 static void end_late_requests(scheduler *s)
 {
     int64_t now_ms = clock_unix_ms(actor_clock(s->actor));
+    if (now_ms <= s->deadline_unix_ms)
+        return;
+    s->deadline_unix_ms = INT64_MAX;
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
         if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0 && now_ms > r->envelope.deadline_unix_ms)
             request_end_all(s, r, FINISH_REASON_TIMEOUT, "the deadline passed");
+        else if (r->n_live > 0)
+            request_note_deadline(s, r);
     }
 }
 
@@ -250,9 +256,8 @@ static int64_t next_due_ns(const scheduler *s)
     int64_t now_ns = actor_now_ns(s->actor), now_ms = clock_unix_ms(actor_clock(s->actor));
     int64_t due_ns = s->measured_ns + NS_PER_S, batch_ns = policy_due_ns(s);
     due_ns = earlier(due_ns, executors_hand_back_due_ns(s));
-    for (const request *r = s->requests; r; r = r->next)
-        if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0)
-            due_ns = earlier(due_ns, now_ns + (r->envelope.deadline_unix_ms + 1 - now_ms) * NS_PER_MS);
+    if (s->deadline_unix_ms < INT64_MAX)
+        due_ns = earlier(due_ns, now_ns + (s->deadline_unix_ms + 1 - now_ms) * NS_PER_MS);
     for (const executor_link *x = s->executors; x; x = x->next) {
         if (x->n_plans > 0 && s->options->step_timeout_ms > 0)
             due_ns = earlier(due_ns, x->oldest_since_ns + (int64_t)s->options->step_timeout_ms * NS_PER_MS);

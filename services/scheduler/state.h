@@ -141,7 +141,8 @@ struct scheduler {
     hash_key                 key;
     request                 *table[REQUEST_TABLE_SIZE];
     request                 *requests; /* all, newest first */
-    uint32_t                 n_requests;
+    uint32_t                 n_requests, n_speculating; /* of them, those that want drafts */
+    int64_t                  deadline_unix_ms;          /* no request has an earlier one; INT64_MAX: none has any */
     sequence                *waiting_first, *waiting_last; /* in order of arrival */
     uint32_t                 n_waiting;
     uint64_t                 n_waiting_tokens;
@@ -163,6 +164,7 @@ struct scheduler {
 /* request_queue.c: requests from arrival to end. */
 bool      request_admit(scheduler *s, const message *m, error *err, span *field) MUST_CHECK;
 request  *request_find(const scheduler *s, const request_id *id);
+void      request_note_deadline(scheduler *s, const request *r);
 bool      request_open(scheduler *s, request *r); /* tells a postprocessor; false when none can take it now */
 void      request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field);
 void      request_end_all(scheduler *s, request *r, finish_reason why, const char *text);

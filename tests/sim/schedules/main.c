@@ -4,6 +4,7 @@
  *   sim_schedules --seed N --verbose */
 #include "sim/schedules/client.h"
 #include "sim/schedules/faults.h"
+#include "sim/schedules/scale.h"
 
 #include "base/log.h"
 
@@ -21,7 +22,7 @@ static const int64_t patience_ns = 60 * NS_PER_S, idle_ns = 20 * NS_PER_S;
 
 typedef struct {
     uint64_t seed, first, count, jobs, faults;
-    bool     verbose, trace;
+    bool     verbose, trace, scale;
 } sim_options;
 
 static const option_row rows[] = {
@@ -32,6 +33,8 @@ static const option_row rows[] = {
     OPTION_UINT(sim_options, faults, "--faults", "N", FAULTS_IN_SCHEDULE_MAX, 0, FAULTS_MAX,
                 "Faults of one schedule at most."),
     OPTION_BOOL(sim_options, verbose, "--verbose", false, "Prints what each schedule is made of and how it went."),
+    OPTION_BOOL(sim_options, scale, "--scale", false,
+                "Instead: one scheduler with 1 to 100 executors whose steps take modelled time, and what it costs."),
     OPTION_BOOL(sim_options, trace, "--trace", false, "Prints what the services log."),
 };
 
@@ -290,6 +293,10 @@ int main(int argc, char **argv)
     log_set_level(LOG_OFF);
     signal(SIGABRT, on_abort);
     signal(SIGPIPE, SIG_IGN);
+    if (o.scale) {
+        scale_print();
+        return 0;
+    }
     requests_prepare();
     if (o.seed == 0)
         return run_all(&o);

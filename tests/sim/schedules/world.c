@@ -62,10 +62,15 @@ static void call_all(const world *w, role r, actor_options *where, uint32_t *n)
             where->connect[(*n)++] = w->nodes[i].bind;
 }
 
+static uint32_t credits_of(const world *w)
+{
+    return w->shape.credits ? w->shape.credits : WORLD_CREDITS;
+}
+
 static void start(world *w, node *n)
 {
     const service *what    = service_of(n->role);
-    actor_options  where   = {.credits = n->role == ROLE_EXECUTOR ? 2 : WORLD_CREDITS};
+    actor_options  where   = {.credits = n->role == ROLE_EXECUTOR ? 2 : credits_of(w)};
     const void    *options = n->role == ROLE_EXECUTOR ? (void *)&n->executor : (char *)&w->options + what->offset;
     uint32_t       n_calls = 0;
     error          err;
@@ -117,7 +122,7 @@ void world_start(world *w, const world_shape *shape)
             size_executor(w, &w->nodes[i]);
         start(w, &w->nodes[i]);
     }
-    actor_options where   = {.credits = WORLD_CREDITS};
+    actor_options where   = {.credits = credits_of(w)};
     uint32_t      n_calls = 0;
     call_all(w, ROLE_GATEWAY, &where, &n_calls);
     w->client = simulation_add(w->sim, &client_class, w, &where, NULL);

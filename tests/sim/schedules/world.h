@@ -12,7 +12,7 @@
 #include "sim/schedules/requests.h"
 #include "troupe/services.h"
 
-enum { WORLD_NODES_MAX = 128, WORLD_ASKS_MAX = 4096, WORLD_CREDITS = 64 };
+enum { WORLD_NODES_MAX = 160, WORLD_ASKS_MAX = 8192, WORLD_CREDITS = 64 };
 
 typedef struct {
     role           role;
@@ -42,6 +42,7 @@ typedef struct {
     uint32_t n_gateways, n_schedulers, n_tokenizers, n_postprocessors, n_drafters, n_executors;
     uint32_t n_kv_blocks_min, n_kv_blocks_max, step_us, token_us;
     int64_t  delay_min_ns, delay_max_ns;
+    uint32_t credits; /* of every node but executors; 0: WORLD_CREDITS */
 } world_shape;
 
 struct world {
