@@ -14,7 +14,6 @@
 enum {
     KNOCK_MS      = 20, /* between looks for a server that is not there; doubles up to KNOCK_MAX_MS */
     KNOCK_MAX_MS  = 1000,
-    PATIENCE_MAX  = 8,  /* dead_after_ms times this is the longest wait for a welcome */
     REFUSED_BEATS = 10, /* heartbeats until a refused hello is tried again */
 };
 
@@ -80,8 +79,7 @@ static void say_hello(void *self, actor_timer *timer)
     if (actor_send_raw(a, (uint32_t)(link - a->links), (span){0}, hello.protocol_min, 1, MSG_NODE_HELLO, &hello, NULL,
                        &err)) {
         link->state = LINK_ASKED;
-        set_link_timer(link, doubled(a->options.dead_after_ms, link->n_tries, PATIENCE_MAX * a->options.dead_after_ms),
-                       lose_patience);
+        set_link_timer(link, a->options.dead_after_ms, lose_patience);
         link->n_tries++;
         return;
     }

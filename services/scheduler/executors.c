@@ -167,21 +167,26 @@ void executors_start_over(scheduler *s, executor_link *x, const char *why)
     actor_end_session(s->actor, p, why);
 }
 
-/* Executors without one of ours: there, and at work for another scheduler. */
-static void count_others(void *arg, peer *p)
+typedef struct {
+    const scheduler *s;
+    uint32_t         n;
+} others;
+
+/* Executors that are there and of use, and work for another scheduler. */
+static void count_other(void *arg, peer *p)
 {
-    uint32_t *n = arg;
-    *n += p->user != &given_up;
+    others *o = arg;
+    o->n += p->user != &given_up && !is_resting(o->s, p);
 }
 
 /* Without an executor requests wait for one; but while another scheduler has those that are there, they are theirs who
  * own them to send again. A moment is left for executors to move over. */
 void executors_hand_back(scheduler *s)
 {
-    uint32_t n_others = 0;
+    others o = {.s = s};
     if (!s->executors && s->n_requests > 0)
-        actor_each_peer(s->actor, ROLE_EXECUTOR, count_others, &n_others);
-    if (n_others == 0) {
+        actor_each_peer(s->actor, ROLE_EXECUTOR, count_other, &o);
+    if (o.n == 0) {
         s->idle_since_ns = 0;
         return;
     }

@@ -92,7 +92,7 @@ static void *create(actor *a, const void *options, error *err)
     }
     register_metrics(s);
     s->deadline_unix_ms = INT64_MAX;
-    s->measured_ns = actor_now_ns(a);
+    s->measured_ns      = actor_now_ns(a);
     return s;
 }
 

@@ -140,9 +140,9 @@ struct scheduler {
     const scheduler_options *options;
     hash_key                 key;
     request                 *table[REQUEST_TABLE_SIZE];
-    request                 *requests; /* all, newest first */
-    uint32_t                 n_requests, n_speculating; /* of them, those that want drafts */
-    int64_t                  deadline_unix_ms;          /* no request has an earlier one; INT64_MAX: none has any */
+    request                 *requests;                     /* all, newest first */
+    uint32_t                 n_requests, n_speculating;    /* of them, those that want drafts */
+    int64_t                  deadline_unix_ms;             /* no request has an earlier one; INT64_MAX: none has any */
     sequence                *waiting_first, *waiting_last; /* in order of arrival */
     uint32_t                 n_waiting;
     uint64_t                 n_waiting_tokens;

@@ -19,6 +19,7 @@ enum { ASKS_MAX = 16, FAULTS_IN_SCHEDULE_MAX = 3 };
 
 static const int64_t traffic_ns  = 2500 * NS_PER_MS; /* requests and faults begin within */
 static const int64_t patience_ns = 60 * NS_PER_S, idle_ns = 20 * NS_PER_S;
+static const int64_t silence_ns = 8 * NS_PER_S; /* of a request at most, beside the time that the faults last */
 
 typedef struct {
     uint64_t seed, first, count, jobs, faults;
@@ -156,11 +157,16 @@ static bool never(void *arg)
 
 static void collect(const world *w, summary *sum)
 {
+    int64_t faults_ns = 0;
+    for (uint32_t i = 0; i < running.faults.n; i++)
+        faults_ns += running.faults.all[i].length_ns;
     for (uint32_t i = 0; i < w->n_asks; i++) {
         const ask *a = &w->asks[i];
         sum->n_asks++;
         sum->n_asked_again += a->n_asked > 1;
         sum->n_cancelled += a->cancelled;
+        if (a->longest_gap_ns > faults_ns + silence_ns)
+            schedule_failed(w, a, "it was silent for too long");
         if (a->longest_gap_ns > sum->worst_gap_ns) {
             sum->worst_gap_ns   = a->longest_gap_ns;
             sum->worst_gap_seed = running.seed;

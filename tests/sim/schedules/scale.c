@@ -32,13 +32,13 @@ static void make_kind(kind *k, uint32_t i)
 static void make_world(world *w, uint32_t n_schedulers, uint32_t n_executors)
 {
     world_init(w, n_executors);
-    w->options.scheduler.max_num_seqs           = STREAMS;
-    w->options.scheduler.max_queue              = 65536;
-    w->options.executor.max_num_seqs            = STREAMS;
-    w->options.executor.max_num_batched_tokens  = 256;
-    w->options.postprocessor.max_num_streams    = WORLD_ASKS_MAX;
-    w->options.gateway.max_requests             = WORLD_ASKS_MAX;
-    w->options.gateway.max_waiting              = WORLD_ASKS_MAX;
+    w->options.scheduler.max_num_seqs          = STREAMS;
+    w->options.scheduler.max_queue             = 65536;
+    w->options.executor.max_num_seqs           = STREAMS;
+    w->options.executor.max_num_batched_tokens = 256;
+    w->options.postprocessor.max_num_streams   = WORLD_ASKS_MAX;
+    w->options.gateway.max_requests            = WORLD_ASKS_MAX;
+    w->options.gateway.max_waiting             = WORLD_ASKS_MAX;
     world_start(w, &(world_shape){.n_gateways       = 1,
                                   .n_schedulers     = n_schedulers,
                                   .n_tokenizers     = 1,
@@ -93,8 +93,8 @@ static void print_row(uint32_t n_schedulers, uint32_t n_executors, const measure
 void scale_print(void)
 {
     static const uint32_t sizes[] = {1, 2, 4, 8, 16, 32, 64, 100};
-    measured              m = {0};
-    double                one = 0;
+    measured              m       = {0};
+    double                one     = 0;
     printf("A step of %d sequences takes %.1f ms; each executor has %d streams at a time, of %d tokens after %d.\n\n",
            STREAMS, (STEP_US + STREAMS * TOKEN_US) / 1e3, STREAMS, OUTPUT, PROMPT);
     printf("%10s %10s %12s %10s %14s %16s %10s\n", "schedulers", "executors", "tokens/s", "times one", "CPU us/token",

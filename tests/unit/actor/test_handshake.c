@@ -193,7 +193,7 @@ static void whoever_calls_offers_its_range_and_speaks_what_the_welcome_picks(voi
             wire_expect(&s.wire, MSG_NODE_HEARTBEAT);
             assert_int_equal(picked, s.wire.got.protocol);
         } else {
-            assert_int_equal(1, wire_count(&s.wire, MSG_NODE_HELLO, 15000)); /* later, on a new connection */
+            assert_int_equal(1, wire_count(&s.wire, MSG_NODE_HELLO, 12900)); /* later, on a new connection */
             assert_int_equal(0, s.player.n_up);
         }
         close_stage(&s);
