@@ -209,6 +209,7 @@ static void on_start(void *self)
 {
     gateway *g = self;
     actor_timer_set(g->actor, &g->tick, TICK_MS * NS_PER_MS, on_tick);
+    run_search_start(g);
     log_info("listens", "host=%s port=%u tls=%d", g->options->host, http_server_port(g->http),
              g->options->tls_cert != NULL);
 }
@@ -269,8 +270,10 @@ static void on_peer_down(void *self, peer *p)
     gateway *g = self;
     if (p->role == ROLE_CLIENT)
         bus_client_down(g, p);
-    else
+    else {
+        run_search_peer_down(g);
         runs_peer_down(g, p);
+    }
 }
 
 static void on_refused_message(void *self, const message *m)
@@ -308,6 +311,11 @@ static void on_text_encoded(void *self, const message *m)
         a->sink->encoded(a, m->body);
         answer_finish(a);
     }
+}
+
+static void on_gen_found(void *self, const message *m)
+{
+    run_search_found(self, m->body);
 }
 
 static void on_text_decoded(void *self, const message *m)
@@ -467,6 +475,7 @@ static const actor_route routes[] = {
     {MSG_TEXT_REFUSED, on_text_refused}, /* somebody downstream can't do it */
     {MSG_TEXT_ENCODED, on_text_encoded}, /* a tokenizer's answers */
     {MSG_TEXT_DECODED, on_text_decoded},
+    {MSG_GEN_FOUND, on_gen_found}, /* what somebody has of the runs that are silent */
 };
 
 const actor_class gateway_class = {

@@ -122,6 +122,8 @@ static bool send_run(gateway *g, run *r, peer *tokenizer)
     if (actor_send(g->actor, tokenizer, r->type, r->body, &e, &err)) {
         r->state     = RUN_SENT;
         r->sent      = true;
+        r->heard_ns  = gateway_now_ns(g);
+        r->n_missed  = 0;
         r->tokenizer = tokenizer;
         return true;
     }
@@ -204,8 +206,13 @@ static void try_again(gateway *g, run *r, role lost, const error *why)
     gateway_timer_set(g, &r->rest, rest_ms * NS_PER_MS, on_rested);
 }
 
-/* Calls visit for every run; an answer may end meanwhile, alone of all. */
-static void each_run(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg)
+void run_lost(gateway *g, run *r, const error *why)
+{
+    try_again(g, r, ROLE_SCHEDULER, why);
+}
+
+/* An answer may end meanwhile, alone of all. */
+void runs_each(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg)
 {
     for (answer *a = g->answers, *next; a; a = next) {
         next           = a->next;
@@ -219,16 +226,31 @@ static void each_run(gateway *g, void (*visit)(gateway *g, run *r, void *arg), v
     }
 }
 
+static void count_peer(void *arg, peer *p)
+{
+    (void)p;
+    ++*(uint32_t *)arg;
+}
+
+/* One is leaving and not counted any more. */
+static bool has_scheduler(const gateway *g)
+{
+    uint32_t n = 0;
+    actor_each_peer(g->actor, ROLE_SCHEDULER, count_peer, &n);
+    return n > 0;
+}
+
 static void lose_peer(gateway *g, run *r, void *arg)
 {
     const peer *p = arg;
     error       why;
     if (r->state != RUN_SENT)
         return;
-    /* A scheduler's requests can't be told from another's; a tokenizer's are lost unless an answer has begun. */
+    /* A tokenizer's requests are lost unless an answer has begun. Of a scheduler's those tell us that worked with it,
+     * the tokenizer or the postprocessor; when it was the only one, all are lost. */
     bool begun = r->postprocessor != NULL;
     if (r->postprocessor != p && !(r->tokenizer == p && !begun) &&
-        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST)) {
+        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST && !has_scheduler(g))) {
         if (r->tokenizer == p)
             r->tokenizer = NULL;
         return;
@@ -239,7 +261,7 @@ static void lose_peer(gateway *g, run *r, void *arg)
 
 void runs_peer_down(gateway *g, peer *p)
 {
-    each_run(g, lose_peer, p);
+    runs_each(g, lose_peer, p);
 }
 
 static void expire(gateway *g, run *r, void *arg)
@@ -254,7 +276,7 @@ void runs_expire_waiting(gateway *g)
     error       why;
     const char *lacks = gateway_lacks_parts(g);
     error_set(&why, ERR_NOT_READY, "%s", lacks ? lacks : "a part of the system is away");
-    each_run(g, expire, &why);
+    runs_each(g, expire, &why);
 }
 
 /* The system may need a moment to come up again. */
@@ -439,6 +461,7 @@ void runs_on_delta(gateway *g, const message *m)
     }
     choice_state *c  = &r->choices[d.choice];
     r->postprocessor = m->from;
+    r->heard_ns      = gateway_now_ns(g);
     r->held_since_ns = 0;
     if (c->finished || (!d.prompt && d.index < c->n_tokens && !trim(c, &d))) {
         metric_add(g->metrics.deltas_dropped, 1);

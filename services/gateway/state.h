@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/metric.h"
+#include "bus/request_list.h"
 #include "services/gateway/api_keys.h"
 #include "services/gateway/front_rules.h"
 #include "services/gateway/gateway.h"
@@ -71,6 +72,9 @@ typedef struct run {
     uint32_t      n_choices, n_open;
     choice_state *choices;
     actor_timer   rest;
+    int64_t       heard_ns;                 /* when it was sent, or heard of last */
+    uint32_t      asked_in_round, n_missed; /* by run_search.c; rounds in a row in which nobody had it */
+    bool          was_found;
     int64_t       held_since_ns; /* refused for lack of a part that is coming back; 0: not */
     struct run   *next_in_table;
     struct run   *next, *previous; /* waiting */
@@ -113,6 +117,13 @@ struct answer {
     envelope about;  /* of the client's message */
 };
 
+/* A round of asking everybody for the runs that are silent. */
+typedef struct {
+    uint32_t    round, n_unanswered, n_words;
+    uint32_t    words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
+    actor_timer timer;
+} run_search;
+
 typedef struct {
     metric *received, *in_hand, *waiting, *retries, *client_gone, *first_token, *inter_token, *elapsed;
     metric *prompt_tokens, *request_prompt_tokens, *request_generation_tokens;
@@ -143,6 +154,7 @@ struct gateway {
     int64_t                ready_ns; /* when everything needed was there, to a tick; 0: never yet */
     int64_t                created_s;
     actor_timer            tick;
+    run_search             search;
     atomic_bool            reload_asked;
     gateway_metrics        metrics;
 };
@@ -188,7 +200,14 @@ void runs_expire_waiting(gateway *g);
 void runs_peer_down(gateway *g, peer *p);
 void runs_on_delta(gateway *g, const message *m);
 void runs_on_refused(gateway *g, const message *m, const text_refused *why);
-bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
+void runs_each(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg); /* visit may end that answer */
+void run_lost(gateway *g, run *r, const error *why); /* nobody works on it: it is sent again */
+bool run_deliver(run *r, const text_delta *d);       /* false: the answer ended */
+
+/* run_search.c */
+void run_search_start(gateway *g);
+void run_search_found(gateway *g, const gen_found *body);
+void run_search_peer_down(gateway *g);
 
 /* http_answers.c */
 extern const answer_sink http_sink;

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/metric.h"
+#include "bus/request_list.h"
 #include "postprocessor/delta.h"
 #include "postprocessor/live_filter.h"
 
@@ -624,6 +625,24 @@ static void on_gen_cancel(void *self, const message *m)
     }
 }
 
+static bool has_stream(void *self, const request_id *id, uint32_t attempt)
+{
+    const stream *s = stream_find(((postprocessor *)self)->streams, id);
+    return s && s->envelope.attempt == attempt;
+}
+
+static void on_gen_find(void *self, const message *m)
+{
+    postprocessor  *p    = self;
+    const gen_find *body = m->body;
+    uint32_t        words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
+    gen_found       reply = {.round = body->round, .requests = words};
+    error           err;
+    reply.n_requests = request_list_filter(body->requests, body->n_requests, words, has_stream, p);
+    if (!actor_send(p->actor, m->from, MSG_GEN_FOUND, &reply, NULL, &err))
+        log_debug("not answered", "node=%s why=\"%s\"", m->from->name, err.text);
+}
+
 /* The owner's bus would not take our text: it will not take the rest either. */
 static void on_refused(void *self, const message *m)
 {
@@ -638,14 +657,17 @@ static void on_refused(void *self, const message *m)
     close_stream(p, s);
 }
 
-/* Its gateways send the requests again, elsewhere. */
+/* What a scheduler had is lost with it: the owners are told, and send the requests again, elsewhere. */
 static void on_peer_down(void *self, peer *gone)
 {
     postprocessor *p = self;
+    error          why;
+    error_set(&why, ERR_GONE, "the scheduler of this request left");
     for (stream *s = stream_table_first(p->streams), *next; s; s = next) {
         next = s->next;
         if (s->scheduler == gone) {
             s->scheduler = NULL;
+            refuse(p, span_of(s->reply_to), &s->envelope, &why, (span){0});
             close_stream(p, s);
         }
     }
@@ -679,6 +701,7 @@ static const actor_route routes[] = {
     {MSG_GEN_OPEN, on_gen_open},     /* a request whose tokens will come */
     {MSG_GEN_TOKENS, on_gen_tokens}, /* they come */
     {MSG_GEN_PROMPT, on_gen_prompt}, /* log probabilities of its prompt */
+    {MSG_GEN_FIND, on_gen_find},     /* its gateway has heard nothing of it for a while */
     {MSG_GEN_CANCEL, on_gen_cancel}, /* nobody waits for it any more */
 };
 

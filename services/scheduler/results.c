@@ -177,7 +177,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
 {
     const char *fault = result->error.size > 0 ? NULL : find_fault(x, result);
     if (fault || x->n_plans == 0) {
-        executors_lost(s, x, fault ? fault : "an error without a plan");
+        executors_wrong(s, x, fault ? fault : "an error without a plan");
         return;
     }
     metric_observe(s->metrics.step_time, result->elapsed_us / 1e6);

@@ -8,7 +8,7 @@
 #include "scheduler/scheduler.h"
 #include "store/store.h"
 
-enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096 };
+enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096, EXECUTOR_FAULTS_MAX = 16 };
 
 typedef struct scheduler     scheduler;
 typedef struct request       request;
@@ -124,18 +124,28 @@ struct executor_link {
     char           model[256], device[128];
 };
 
+/* An executor that gave wrong results, and until when it is not used. */
+typedef struct {
+    char     name[BUS_NAME_BYTES + 1];
+    uint32_t n;
+    int64_t  rest_until_ns;
+} executor_fault;
+
 struct scheduler {
     actor                   *actor;
     const scheduler_options *options;
     hash_key                 key;
     request                 *table[REQUEST_TABLE_SIZE];
-    request                 *requests; /* all, newest first */
-    uint32_t                 n_requests;
+    request                 *requests;                     /* all, newest first */
+    uint32_t                 n_requests, n_speculating;    /* of them, those that want drafts */
+    int64_t                  deadline_unix_ms;             /* no request has an earlier one; INT64_MAX: none has any */
     sequence                *waiting_first, *waiting_last; /* in order of arrival */
     uint32_t                 n_waiting;
     uint64_t                 n_waiting_tokens;
     executor_link           *executors;
-    uint64_t                 n_plans; /* that were begun; numbers them */
+    executor_fault           faults[EXECUTOR_FAULTS_MAX];
+    int64_t                  idle_since_ns; /* others have all executors, and requests wait; 0: not so */
+    uint64_t                 n_plans;       /* that were begun; numbers them */
     metadata                *metadata;
     actor_timer              tick;
     double                   tokens_per_s; /* recent, for Retry-After */
@@ -150,6 +160,7 @@ struct scheduler {
 /* request_queue.c: requests from arrival to end. */
 bool      request_admit(scheduler *s, const message *m, error *err, span *field) MUST_CHECK;
 request  *request_find(const scheduler *s, const request_id *id);
+void      request_note_deadline(scheduler *s, const request *r);
 bool      request_open(scheduler *s, request *r); /* tells a postprocessor; false when none can take it now */
 void      request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field);
 void      request_end_all(scheduler *s, request *r, finish_reason why, const char *text);
@@ -179,10 +190,13 @@ void suspicion_released(executor_link *x, const sequence *q);
 
 /* executors.c */
 void           executors_add(scheduler *s, peer *p, const executor_ready *about);
-void           executors_lost(scheduler *s, executor_link *x, const char *why);
+void           executors_lost(scheduler *s, executor_link *x, const char *why, bool failed);
 void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
+void           executors_wrong(scheduler *s, executor_link *x, const char *why);      /* the same, after a rest */
 void           executors_check_timeouts(scheduler *s);
 void           executors_late_result(scheduler *s, peer *p); /* of one that is not used */
+void           executors_hand_back(scheduler *s); /* the requests, when others have had all executors for a while */
+int64_t        executors_hand_back_due_ns(const scheduler *s); /* INT64_MAX: not by time */
 executor_link *executors_find(scheduler *s, const peer *p);
 
 /* batch.c */

@@ -150,22 +150,25 @@ static void on_plan(void *self, const message *m)
         .destroy = destroy                                                                                             \
     }
 
-static const actor_route gateway_routes[]   = {{MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},
-                                               {MSG_TEXT_REFUSED, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},
-                                               {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-                                               {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
-static const actor_route client_routes[]   = {{MSG_TEXT_DELTA, actor_ignore},
-                                              {MSG_TEXT_REFUSED, actor_ignore},
-                                              {MSG_TEXT_ENCODED, actor_ignore},
-                                              {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_route reader_routes[]   = {{MSG_GEN_OPEN, actor_ignore},
-                                              {MSG_GEN_TOKENS, actor_ignore},
-                                              {MSG_GEN_PROMPT, actor_ignore},
-                                              {MSG_GEN_CANCEL, actor_ignore}};
-static const actor_route drafter_routes[]  = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
-static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
+static const actor_route gateway_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, actor_ignore},
+    {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore}};
+static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
+static const actor_route client_routes[]    = {{MSG_TEXT_DELTA, actor_ignore},
+                                               {MSG_TEXT_REFUSED, actor_ignore},
+                                               {MSG_TEXT_ENCODED, actor_ignore},
+                                               {MSG_TEXT_DECODED, actor_ignore}};
+static const actor_route reader_routes[]    = {{MSG_GEN_OPEN, actor_ignore},
+                                               {MSG_GEN_TOKENS, actor_ignore},
+                                               {MSG_GEN_PROMPT, actor_ignore},
+                                               {MSG_GEN_CANCEL, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
+static const actor_route drafter_routes[]   = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
+static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
 
 static const actor_class classes[N_PLAYERS] = {
     [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),

@@ -87,6 +87,33 @@ static void on_gen_cancel(void *self, const message *m)
     s->n_cancels++;
 }
 
+/* ---- all three, of a run that is silent ---- */
+
+static void answer_find(stage *s, actor *a, const message *m, bool has)
+{
+    const gen_find *body = m->body;
+    gen_found found      = {.round = body->round, .requests = body->requests, .n_requests = has ? body->n_requests : 0};
+    s->n_finds += a == s->scheduler;
+    if (s->find != FIND_NO_ANSWER)
+        assert_true(actor_send(a, m->from, MSG_GEN_FOUND, &found, NULL, NULL));
+}
+
+static void tokenizer_find(void *self, const message *m)
+{
+    answer_find(self, ((stage *)self)->tokenizer, m, false);
+}
+
+static void postprocessor_find(void *self, const message *m)
+{
+    answer_find(self, ((stage *)self)->postprocessor, m, false);
+}
+
+static void scheduler_find(void *self, const message *m)
+{
+    stage *s = self;
+    answer_find(s, s->scheduler, m, s->find == FIND_AT_SCHEDULER);
+}
+
 /* ---- the client on the bus ---- */
 
 static void on_reply(void *self, const message *m)
@@ -149,16 +176,18 @@ PEER_CALLBACKS(postprocessor)
 PEER_CALLBACKS(scheduler)
 PEER_CALLBACKS(client)
 
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, on_text_request}, {MSG_TEXT_ENCODE, on_text_encode}, {MSG_TEXT_DECODE, on_text_decode}};
+static const actor_route tokenizer_routes[]     = {{MSG_TEXT_REQUEST, on_text_request},
+                                                   {MSG_TEXT_ENCODE, on_text_encode},
+                                                   {MSG_TEXT_DECODE, on_text_decode},
+                                                   {MSG_GEN_FIND, tokenizer_find}};
 static const actor_route postprocessor_routes[] = {{MSG_GEN_OPEN, actor_ignore},
                                                    {MSG_GEN_TOKENS, actor_ignore},
                                                    {MSG_GEN_PROMPT, actor_ignore},
-                                                   {MSG_GEN_CANCEL, actor_ignore}};
-static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},
-                                                   {MSG_GEN_CANCEL, on_gen_cancel},
-                                                   {MSG_EXECUTOR_READY, actor_ignore},
-                                                   {MSG_STEP_RESULT, actor_ignore},
+                                                   {MSG_GEN_CANCEL, actor_ignore},
+                                                   {MSG_GEN_FIND, postprocessor_find}};
+static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_gen_cancel},
+                                                   {MSG_GEN_FIND, scheduler_find},     {MSG_EXECUTOR_READY, actor_ignore},
+                                                   {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
                                                    {MSG_DRAFT_REPLY, actor_ignore}};
 static const actor_route client_routes[]        = {{MSG_TEXT_DELTA, on_reply},
                                                    {MSG_TEXT_REFUSED, on_reply},

@@ -44,14 +44,16 @@ typedef struct {
     peer           *gateway_of_tokenizer, *gateway_of_postprocessor, *gateway_of_scheduler, *gateway_of_client;
     uint32_t        tokenizer_credits; /* before stage_open */
     bool            keeps_credits;
-    seen_request    seen[SEEN_MAX];
-    uint32_t        n_seen;
-    envelope        cancelled;
-    cancel_reason   cancel_reason;
-    uint32_t        n_cancels;
-    int64_t         cancelled_at_ns;
-    seen_reply      replies[SEEN_MAX];
-    uint32_t        n_replies;
+    enum { FIND_NO_ANSWER, FIND_NOTHING, FIND_AT_SCHEDULER } find; /* what gen.find is answered with */
+    uint32_t      n_finds;                                         /* that asked the scheduler for runs */
+    seen_request  seen[SEEN_MAX];
+    uint32_t      n_seen;
+    envelope      cancelled;
+    cancel_reason cancel_reason;
+    uint32_t      n_cancels;
+    int64_t       cancelled_at_ns;
+    seen_reply    replies[SEEN_MAX];
+    uint32_t      n_replies;
 } stage;
 
 typedef struct {

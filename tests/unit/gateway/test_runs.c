@@ -36,6 +36,32 @@ static void goes_on_where_it_was_when_a_postprocessor_dies(void **state)
     http_close(&c);
 }
 
+/* Its last word was lost with the link, or the node, that carried it; nobody else died of that. */
+static void a_run_that_nobody_has_is_sent_again(void **state)
+{
+    stage *s = *state;
+    stage_open_all(s);
+    http_client *c = ask(s, "/v1/chat/completions", hello);
+    pump_stage(s, c, 10000, s->n_finds == 1); /* nobody answers: nobody may be dead */
+    for (int i = 0; i < 1000; i++, usleep(1000))
+        stage_turn(s, c);
+    assert_int_equal(s->n_finds, 1);
+    assert_int_equal(s->n_seen, 1);
+    stage_remove(&s->postprocessor);
+    stage_add_postprocessor(s); /* that round ends */
+    s->find = FIND_AT_SCHEDULER;
+    pump_stage(s, c, 10000, s->n_finds == 5);
+    assert_int_equal(s->n_seen, 1);
+    s->find = FIND_NOTHING;
+    pump_stage(s, c, 10000, s->n_seen == 2);
+    assert_in_range(s->n_finds, 6, 7); /* one of the rounds may have been answered before */
+    assert_int_equal(s->seen[1].about.attempt, 1);
+    stage_delta(s, &s->seen[1].about, 0, 0, 1, "found", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, c->closed);
+    assert_true(http_has(c, "found"));
+    http_close(&c);
+}
+
 static void a_hole_in_the_text_is_asked_for_again(void **state)
 {
     stage *s = *state;
@@ -199,6 +225,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         STAGE_TEST(goes_on_where_it_was_when_a_postprocessor_dies),
+        STAGE_TEST(a_run_that_nobody_has_is_sent_again),
         STAGE_TEST(a_hole_in_the_text_is_asked_for_again),
         STAGE_TEST(a_system_that_comes_up_again_costs_no_attempt),
         STAGE_TEST(waits_anew_after_an_attempt_that_was_taken),

@@ -164,7 +164,8 @@ static void on_gen_tokens(void *self, const message *m)
 static const actor_route reader_routes[] = {{MSG_GEN_OPEN, on_gen_open},
                                             {MSG_GEN_TOKENS, on_gen_tokens},
                                             {MSG_GEN_PROMPT, actor_ignore},
-                                            {MSG_GEN_CANCEL, actor_ignore}};
+                                            {MSG_GEN_CANCEL, actor_ignore},
+                                            {MSG_GEN_FIND, actor_ignore}};
 static const actor_class reader_class    = {.name     = "postprocessor",
                                             .role     = ROLE_POSTPROCESSOR,
                                             .routes   = reader_routes,
@@ -185,7 +186,7 @@ static void on_text_refused(void *self, const message *m)
 static const actor_route gateway_routes[] = {
     {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
     {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
+    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
 };
 static const actor_class gateway_class = {.name     = "gateway",
                                           .role     = ROLE_GATEWAY,
@@ -194,14 +195,16 @@ static const actor_class gateway_class = {.name     = "gateway",
                                           .create   = create,
                                           .destroy  = ignore_destroy};
 
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
-static const actor_class tokenizer_class = {.name     = "tokenizer",
-                                            .role     = ROLE_TOKENIZER,
-                                            .routes   = tokenizer_routes,
-                                            .n_routes = COUNT(tokenizer_routes),
-                                            .create   = create,
-                                            .destroy  = ignore_destroy};
+static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
+static const actor_class tokenizer_class    = {.name     = "tokenizer",
+                                               .role     = ROLE_TOKENIZER,
+                                               .routes   = tokenizer_routes,
+                                               .n_routes = COUNT(tokenizer_routes),
+                                               .create   = create,
+                                               .destroy  = ignore_destroy};
 
 /* ---- the stage ---- */
 

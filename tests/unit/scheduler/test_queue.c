@@ -253,7 +253,8 @@ static void a_scheduler_that_leaves_finishes_what_it_has_and_takes_nothing(void 
     stage_init(&t);
     stage_start(&t, 1);
     stage_executor *x = stage_add_executor(&t, NULL);
-    simulation_set_network(t.sim, &(sim_network_options){10 * NS_PER_MS, 12 * NS_PER_MS, 0});
+    simulation_set_network(t.sim,
+                           &(sim_network_options){.delay_min_ns = 10 * NS_PER_MS, .delay_max_ns = 12 * NS_PER_MS});
     stage_send(&t, stage_add(&t, 20, 40), 0);
     while (x->n_plans < 5)
         stage_wait_ms(&t, 1);

@@ -401,7 +401,8 @@ static void a_lost_postprocessor_is_told_to_the_owner_who_may_try_again(void **s
     stage_init(&t);
     stage_start(&t, 1);
     stage_executor *x = stage_add_executor(&t, NULL);
-    simulation_set_network(t.sim, &(sim_network_options){100 * NS_PER_MS, 120 * NS_PER_MS, 0}); /* slow steps */
+    simulation_set_network(t.sim, &(sim_network_options){.delay_min_ns = 100 * NS_PER_MS,
+                                                         .delay_max_ns = 120 * NS_PER_MS}); /* slow steps */
     for (uint32_t k = 0; k < 3; k++)
         stage_send(&t, stage_add(&t, 20, 60), 0);
     while (x->n_plans < 5)
