@@ -68,14 +68,15 @@ def check_indices(gateways):
 
 
 def check_epochs(logs):
-    """An executor's plans come from schedulers whose epochs only rise."""
+    """Nobody obeys an old lease of a scheduler after a newer one."""
     wrong = []
     for name, lines in logs.items():
-        newest = 0
+        newest = {}
         for line in lines if name.startswith("executor") else []:
             if line["msg"] != "obeys a scheduler":
                 continue
-            if line["epoch"] < newest:
-                wrong.append(f"{name} obeyed epoch {line['epoch']} after {newest}")
-            newest = max(newest, line["epoch"])
+            before = newest.get(line["node"], 0)
+            if line["epoch"] < before:
+                wrong.append(f"{name} obeyed epoch {line['epoch']} of {line['node']} after {before}")
+            newest[line["node"]] = max(before, line["epoch"])
     return wrong

@@ -47,8 +47,8 @@ def delta(index, attempt=0, tokens=1, finish="none", choice=0):
     return {**line, "attempt": attempt, "index": index, "tokens": tokens, "finish": finish}
 
 
-def obeys(epoch):
-    return {"msg": "obeys a scheduler", "epoch": epoch}
+def obeys(epoch, node="a"):
+    return {"msg": "obeys a scheduler", "node": node, "epoch": epoch}
 
 
 END = {"msg": "request", "id": "a", "completion_tokens": 2}
@@ -61,8 +61,8 @@ HISTORIES = {  # name: (log, its lines, what is said of them)
     "two ends of a choice": ("gateway.0.log", [delta(0, finish="stop"), delta(1, finish="stop"), END], "after its end"),
     "two ends of a request": ("gateway.0.log", [END, END], "ended 2 times"),
     "lines that are missing": ("gateway.0.log", [{**delta(0), "dropped": 7}, END], "7 lines are missing"),
-    "a scheduler that follows": ("executor.0.log", [obeys(5), obeys(6), obeys(6)], ""),
-    "a scheduler that is over": ("executor.0.log", [obeys(6), obeys(5)], "obeyed epoch 5 after 6"),
+    "a scheduler that follows": ("executor.0.log", [obeys(5), obeys(6), obeys(4, "b"), obeys(6)], ""),
+    "a scheduler that is over": ("executor.0.log", [obeys(6), obeys(5)], "obeyed epoch 5 of a after 6"),
 }
 
 
