@@ -22,7 +22,7 @@ SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "abort": signal.SIG
 VICTIMS = ["executor", "scheduler", "postprocessor", "tokenizer", "drafter"]
 LINK_FAULTS = ["cut", "delay", "mute", "half-close"]
 REDIS_FAULTS = ["redis killed", "redis frozen", "redis flushed", "redis full"]
-COUNTS = {"executor": 2, "tokenizer": 2, "postprocessor": 2}
+COUNTS = {"scheduler": 2, "executor": 2, "tokenizer": 2, "postprocessor": 2}
 FLAGS = {
     "executor": ("--threads", 1, "--kv-cache-memory", "96M"),
     "gateway": ("--resume-wait", 60),  # a loaded machine starts processes slowly
@@ -287,7 +287,7 @@ def parse(arguments):
     p.add_argument("--streams", type=int, default=32, help="concurrent requests (32)")
     p.add_argument("--freeze", type=float, default=10, metavar="S", help="seconds that a freeze lasts (10)")
     p.add_argument("--pause", type=float, default=2, metavar="S", help="seconds between two blows, in the mean (2)")
-    p.add_argument("--schedulers", type=int, default=COUNTS.get("scheduler", 1), help="how many")
+    p.add_argument("--schedulers", type=int, default=COUNTS["scheduler"], help="how many (2)")
     p.add_argument("--victims", default=",".join(VICTIMS), help="services that are struck, separated by commas")
     p.add_argument("--signals", default=",".join(SIGNALS), help="what they get: kill, freeze, abort")
     p.add_argument("--no-redis", action="store_true", help="leave Redis alone")
