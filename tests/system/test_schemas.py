@@ -158,7 +158,8 @@ LAST_OF_HEARTBEAT = (
 
 
 def test_a_field_may_be_added_and_one_may_be_retired(copy):
-    edit(copy, "node.yaml", LAST_OF_HEARTBEAT, "      4: {name: mood, type: str, max_bytes: 16}\n    retired: {3: capacity}\n")
+    mood = "      4: {name: mood, type: str, max_bytes: 16}\n    retired: {3: capacity}\n"
+    edit(copy, "node.yaml", LAST_OF_HEARTBEAT, mood)
     assert "stale" in codegen(copy, "--check").stderr
     assert codegen(copy).returncode == 0
     assert codegen(copy, "--check").returncode == 0
