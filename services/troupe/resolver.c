@@ -6,11 +6,12 @@
 #include <arpa/inet.h>
 #include <netdb.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-enum { NAMES_MAX = 64, HOST_BYTES = 256, PERIOD_MS = 1000 };
+enum { NAMES_MAX = 64, HOST_BYTES = 256, PERIOD_S = 1, PATIENCE_S = 2 };
 
 typedef struct {
     actor   *actor;
@@ -25,6 +26,9 @@ struct resolver {
     resolved_name    names[NAMES_MAX];
     pthread_t        thread;
     bool             has_thread;
+    atomic_bool      stopping;
+    pthread_mutex_t  mutex; /* of the wait between rounds */
+    pthread_cond_t   stopped;
 };
 
 /* ---- endpoints ---- */
@@ -83,11 +87,7 @@ static void look_up(resolver *r, resolved_name *name)
     char     hosts[ACTOR_PLACES_MAX][ACTOR_PLACE_BYTES], places[ACTOR_PLACES_MAX][ACTOR_PLACE_BYTES] = {{0}};
     uint32_t n;
     error    err;
-    int      before;
-    pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before); /* it may take long, and holds nothing that others need */
-    bool found = r->lookup(name->host, hosts, &n);
-    pthread_setcancelstate(before, NULL);
-    if (!found)
+    if (!r->lookup(name->host, hosts, &n) || atomic_load(&r->stopping))
         return; /* what was there before may still be */
     for (uint32_t i = 0; i < n; i++)
         if (snprintf(places[i], ACTOR_PLACE_BYTES, "tcp://%s:%s", hosts[i], name->port) >= ACTOR_PLACE_BYTES)
@@ -111,14 +111,17 @@ void resolver_turn(resolver *r)
 
 static void *run(void *arg)
 {
-    struct timespec period = {PERIOD_MS / 1000, PERIOD_MS % 1000 * NS_PER_MS};
+    resolver *r = arg;
     log_set_thread_service("resolver");
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
-    for (;;) {
-        resolver_turn(arg);
-        pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
-        nanosleep(&period, NULL);
-        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    while (!atomic_load(&r->stopping)) {
+        struct timespec until;
+        resolver_turn(r);
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += PERIOD_S;
+        pthread_mutex_lock(&r->mutex);
+        if (!atomic_load(&r->stopping))
+            pthread_cond_timedwait(&r->stopped, &r->mutex, &until);
+        pthread_mutex_unlock(&r->mutex);
     }
     return NULL;
 }
@@ -128,10 +131,13 @@ static void *run(void *arg)
 resolver *resolver_new(resolver_lookup *lookup, error *err)
 {
     resolver *r = calloc(1, sizeof *r);
-    if (r)
-        r->lookup = lookup ? lookup : ask_the_system;
-    else
+    if (!r) {
         error_set(err, ERR_NO_MEMORY, "no memory to look up names");
+        return NULL;
+    }
+    r->lookup = lookup ? lookup : ask_the_system;
+    pthread_mutex_init(&r->mutex, NULL);
+    pthread_cond_init(&r->stopped, NULL);
     return r;
 }
 
@@ -157,14 +163,27 @@ bool resolver_start(resolver *r, error *err)
     return true;
 }
 
+/* Whether the thread ended. A name server that does not answer may hold it for long; it touches no actor any more. */
+static bool stop_thread(resolver *r)
+{
+    struct timespec until;
+    pthread_mutex_lock(&r->mutex);
+    atomic_store(&r->stopping, true);
+    pthread_cond_signal(&r->stopped);
+    pthread_mutex_unlock(&r->mutex);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE_S;
+    return !r->has_thread || pthread_timedjoin_np(r->thread, NULL, &until) == 0;
+}
+
 void resolver_free(resolver **r)
 {
-    if (!*r)
-        return;
-    if ((*r)->has_thread) {
-        pthread_cancel((*r)->thread);
-        pthread_join((*r)->thread, NULL);
+    if (*r && stop_thread(*r)) {
+        pthread_mutex_destroy(&(*r)->mutex);
+        pthread_cond_destroy(&(*r)->stopped);
+        free(*r);
+    } else if (*r) {
+        log_warn("a name server does not answer", " "); /* and the process ends: what its thread needs stays */
     }
-    free(*r);
     *r = NULL;
 }

@@ -20,7 +20,7 @@ bool resolver_wants(const char *endpoint);
 /* NULL: the system's. */
 resolver *resolver_new(resolver_lookup *lookup, error *err);
 
-/* The thread ends first. */
+/* Nobody is told anything any more. */
 void resolver_free(resolver **r);
 
 /* Tells `a`, which outlives the resolver's thread, of the servers behind an endpoint. Before resolver_start. */

@@ -142,6 +142,8 @@ static void act_prompt(stage *t)
 static void act_cancel(stage *t)
 {
     envelope about = take_about(t);
+    if (take(&t->in) > 240)
+        say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
     say(t, GATEWAY, MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }
 

@@ -237,7 +237,11 @@ static void act_cancel(stage *t)
 {
     static const player_id who[] = {GATEWAY, POSTPROCESSOR, TOKENIZER};
     envelope               about = take_about(t);
-    say(t, who[take(&t->in) % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
+    uint8_t                which = take(&t->in);
+    if (which > 240)
+        say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
+    else
+        say(t, who[which % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }
 
 static void act_ready(stage *t)
@@ -245,7 +249,11 @@ static void act_ready(stage *t)
     player_id       who  = EXECUTOR + take(&t->in) % EXECUTORS;
     executor_ready *body = take_message(&t->in, MSG_EXECUTOR_READY, t->memory);
     uint8_t         how  = take(&t->in);
-    body->fingerprint    = how & 0x80 ? body->fingerprint : 0;
+    if (how == 0xff) {
+        say(t, who, MSG_EXECUTOR_LEAVE, take_message(&t->in, MSG_EXECUTOR_LEAVE, t->memory), NULL);
+        return;
+    }
+    body->fingerprint = how & 0x80 ? body->fingerprint : 0;
     if (how & 1)
         body->n_kv_blocks = 1 + take(&t->in) % 64;
     if (how & 2)

@@ -1,6 +1,7 @@
 /* See scale.h. All services are real but the engine. Only the scheduler's turns take virtual time, as much as the
  * processor took for them; the network and the other services are as fast as they can be. So what falls behind is the
- * scheduler. */
+ * scheduler. Its time is an upper bound: it includes what it takes from the simulated network, whose receive looks at
+ * every connection. */
 #include "sim/schedules/scale.h"
 
 #include "base/metric.h"
@@ -104,7 +105,10 @@ void scale_print(void)
         one = i == 0 ? m.tokens_per_s : one;
         print_row(1, sizes[i], &m, one);
     }
-    printf("\nOne scheduler's thread would be busy all the time with about %.0f such executors.\n", 100 / m.busy);
+    printf("\nOne scheduler's thread would be busy all the time with about %.0f such executors, or more: some of its "
+           "time\n"
+           "is the simulated network's, which grows with the connections.\n",
+           100 / m.busy);
     m = measure(2, 100);
     print_row(2, 100, &m, one);
 }

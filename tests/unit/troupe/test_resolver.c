@@ -95,7 +95,7 @@ static uint32_t n_peers_after(resolver *r, simulation *sim, actor *a)
 
 static actor *add(simulation *sim, const actor_class *class, const char *bind)
 {
-    int           nothing;
+    static int    nothing;
     actor_options options = {.bind = {bind}, .credits = 1};
     actor        *a       = simulation_add(sim, class, &nothing, &options, NULL);
     assert_non_null(a);
