@@ -51,7 +51,7 @@ def obeys(epoch, node="a"):
     return {"msg": "obeys a scheduler", "node": node, "epoch": epoch}
 
 
-END = {"msg": "request", "id": "a", "completion_tokens": 2}
+END = {"msg": "request", "ts": "2026-01-01T00:00:00.123Z", "id": "a", "completion_tokens": 2}
 HISTORIES = {  # name: (log, its lines, what is said of them)
     "a resumed answer": ("gateway.0.log", [delta(0), delta(1, attempt=1), delta(2, 1, finish="stop"), END], ""),
     "two choices": ("gateway.0.log", [delta(0), delta(0, choice=1), delta(1), delta(1, choice=1), END], ""),
