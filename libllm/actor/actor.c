@@ -45,7 +45,7 @@ static bool watch(actor *a, int fd, short events, uint32_t index, int operation)
     return epoll_ctl(a->epoll_fd, operation, fd, &event) == 0;
 }
 
-static transport *mailbox_for(actor *a, const char *endpoint, error *err)
+transport *actor_mailbox_for(actor *a, const char *endpoint, error *err)
 {
     transport_kind kind;
     if (!transport_kind_of(a->options.bus, endpoint, &kind, err))
@@ -67,7 +67,7 @@ static bool open_link(actor *a, const char *endpoint, bool connects, error *err)
     if (strlen(endpoint) >= sizeof link->endpoint)
         return error_set(err, ERR_TOO_LARGE, "%s: an endpoint has at most %zu bytes", endpoint,
                          sizeof link->endpoint - 1);
-    link->mailbox  = mailbox_for(a, endpoint, err);
+    link->mailbox  = actor_mailbox_for(a, endpoint, err);
     link->connects = connects;
     link->owner    = a;
     memcpy(link->endpoint, endpoint, strlen(endpoint) + 1);
@@ -126,12 +126,13 @@ actor *actor_new(const actor_class *class, const void *service_options, const ac
         error_set(err, ERR_NO_MEMORY, "no memory for an actor");
         return NULL;
     }
-    a->class   = class;
-    a->options = *options;
-    a->clock   = options->clock ? options->clock : clock_system();
-    a->now_ns  = clock_now_ns(a->clock);
-    a->metrics = actor_metrics_of(class->role);
-    a->ready   = true;
+    a->class    = class;
+    a->options  = *options;
+    a->clock    = options->clock ? options->clock : clock_system();
+    a->now_ns   = clock_now_ns(a->clock);
+    a->metrics  = actor_metrics_of(class->role);
+    a->ready    = true;
+    a->capacity = 1;
     if (a->options.protocol_max == 0) {
         a->options.protocol_min = BUS_PROTOCOL_MIN;
         a->options.protocol_max = BUS_PROTOCOL_MAX;
@@ -175,6 +176,7 @@ static void free_parts(actor **a)
     arena_free(&(*a)->decoded);
     arena_free(&(*a)->send_memory);
     free((*a)->handlers);
+    pthread_mutex_destroy(&(*a)->names_mutex);
     if ((*a)->epoll_fd > 0)
         close((*a)->epoll_fd);
     if ((*a)->wake_fd > 0)
@@ -248,6 +250,7 @@ static bool serve_watches(actor *a)
 static void serve_requests(actor *a)
 {
     atomic_store(&a->woken, false);
+    actor_take_places(a);
     if (atomic_exchange(&a->dump_asked, false)) {
         fprintf(stderr, "%s: %u peers, %u timers\n", a->name, a->peers.n, a->timers.n);
         for (uint32_t i = 0; i < a->peers.n; i++)
@@ -495,6 +498,14 @@ void actor_set_ready(actor *a, bool ready)
     if (a->ready == ready)
         return;
     a->ready = ready;
+    actor_say_heartbeats(a);
+}
+
+void actor_set_capacity(actor *a, uint32_t n)
+{
+    if (a->capacity == n)
+        return;
+    a->capacity = n;
     actor_say_heartbeats(a);
 }
 

@@ -23,11 +23,13 @@ typedef struct peer {
     const char *name; /* "executor-3f2a9c01d2b4e5f6"; unique, never reused */
     role        role;
     uint64_t    incarnation;
-    uint64_t    epoch;   /* as it last said */
-    uint32_t    credits; /* messages that cost a credit which may be sent to it now */
-    uint32_t    load;    /* from its last heartbeat */
-    bool        ready;   /* from its last heartbeat; true after hello */
-    void       *user;    /* the service's own; NULL at first */
+    uint64_t    epoch;    /* as it last said */
+    uint32_t    credits;  /* messages that cost a credit which may be sent to it now */
+    uint32_t    load;     /* from its last heartbeat */
+    uint32_t    capacity; /* from its last heartbeat: what it can take, in units of its kind. 1 after hello */
+    bool        ready;    /* from its last heartbeat; true after hello */
+    bool        died;     /* in on_peer_down: it fell silent or its connection closed; nobody ended the session */
+    void       *user;     /* the service's own; NULL at first */
 } peer;
 
 /* A message that arrived. Everything it points to dies when the handler returns. */
@@ -54,10 +56,6 @@ typedef struct {
     role               role;
     const actor_route *routes;
     uint32_t           n_routes;
-
-    /* Mask of 1 << role: of these roles, only nodes with the highest epoch that any of them said are heard (an executor
-     * obeys one scheduler). Of the others, a node is not heard when its epoch falls below its own highest. */
-    uint32_t fenced_roles;
 
     /* Makes the state. `options` is the service's own struct, borrowed for the actor's life. NULL with *err set on
      * failure. */
@@ -87,7 +85,14 @@ typedef struct {
     void (*dump)(const void *self);  /* prints them to stderr on SIGUSR1 */
 } actor_class;
 
-enum { ACTOR_TURN_MESSAGES = 256, ACTOR_LINKS_MAX = 16, ACTOR_PEERS_MAX = 1024 };
+enum { ACTOR_PLACE_BYTES = 128 };
+enum {
+    ACTOR_TURN_MESSAGES = 256,
+    ACTOR_LINKS_MAX     = 64,
+    ACTOR_NAMES_MAX     = 4,
+    ACTOR_PLACES_MAX    = 16,
+    ACTOR_PEERS_MAX     = 1024
+};
 
 /* Where an actor listens and whom it calls. Endpoints: "inproc://name", "queue://name" (in-process mutex queues, no
  * ZeroMQ), "ipc://path", "tcp://host:port". */
@@ -139,6 +144,7 @@ const clock_source *actor_clock(const actor *a);
 int64_t             actor_now_ns(const actor *a);              /* monotonic; stands still during a turn */
 void                actor_set_epoch(actor *a, uint64_t epoch); /* goes into every envelope from now on */
 void                actor_set_ready(actor *a, bool ready);     /* said in heartbeats; true at first */
+void                actor_set_capacity(actor *a, uint32_t n);  /* the same; 1 at first */
 
 /* Sends one message. `body` is the struct of `type`. `regarding` (may be NULL) gives request id, attempt, deadline and
  * trace of the envelope: pass the envelope of the message that caused this one, or one built by the service for a
@@ -154,13 +160,19 @@ void actor_end_session(actor *a, peer *p, const char *why);
 /* Gives `n` credits back to a peer: its work is done. What a turn gives is sent in one message at its end. */
 void actor_grant(actor *a, peer *to, uint32_t n);
 
+/* From any thread: behind `name`, which stands for the servers of one kind, they listen at these `n` endpoints from now
+ * on. Those that are new are called like options.connect; those that are not among them any more are called no more
+ * when their session ends. False: a name, or an endpoint, is over the limits. */
+bool actor_set_places(actor *a, const char *name, const char (*places)[ACTOR_PLACE_BYTES], uint32_t n, error *err);
+
 /* The endpoint that bind[index] really listens on, for those that let the system choose a port. */
 bool actor_endpoint(const actor *a, uint32_t index, char *text, size_t text_bytes);
 
 /* A peer by node name, or NULL. */
 peer *actor_find_peer(const actor *a, span name);
 
-/* The ready peer of a role with the most credits (least load on a tie, then the name); NULL when none has a credit.
+/* The ready peer of a role, of those with a credit, that has the fewest of our messages in hand for its capacity (then
+ * the most credits, the least load for its capacity, the name); NULL when none has a credit.
  * `n_ready`, when not NULL, gets how many peers of that role are ready. */
 peer *actor_pick_peer(const actor *a, role wanted, uint32_t *n_ready);
 

@@ -13,8 +13,7 @@
 
 enum {
     KNOCK_MS      = 20, /* between looks for a server that is not there; doubles up to KNOCK_MAX_MS */
-    KNOCK_MAX_MS  = 1000,
-    PATIENCE_MAX  = 8,  /* dead_after_ms times this is the longest wait for a welcome */
+    KNOCK_MAX_MS  = 250,
     REFUSED_BEATS = 10, /* heartbeats until a refused hello is tried again */
 };
 
@@ -46,6 +45,10 @@ static void start_over(actor_link *link, int64_t delay_ms)
     uint32_t number = (uint32_t)(link - a->links);
     error    err;
     link->state = LINK_APART;
+    if (link->name && !link->listed) {
+        actor_drop_link(a, number);
+        return;
+    }
     if (!transport_connect(link->mailbox, number, link->endpoint, &err))
         log_warn("cannot open a connection", "endpoint=%s reason=\"%s\"", link->endpoint, err.text);
     set_link_timer(link, delay_ms, say_hello);
@@ -76,14 +79,14 @@ static void say_hello(void *self, actor_timer *timer)
     if (actor_send_raw(a, (uint32_t)(link - a->links), (span){0}, hello.protocol_min, 1, MSG_NODE_HELLO, &hello, NULL,
                        &err)) {
         link->state = LINK_ASKED;
-        set_link_timer(link, doubled(a->options.dead_after_ms, link->n_tries, PATIENCE_MAX * a->options.dead_after_ms),
-                       lose_patience);
+        set_link_timer(link, a->options.dead_after_ms, lose_patience);
         link->n_tries++;
+        link->n_knocks = 0;
         return;
     }
     if (err.code != ERR_NOT_READY)
         log_warn("cannot say hello", "endpoint=%s reason=\"%s\"", link->endpoint, err.text);
-    set_link_timer(link, doubled(KNOCK_MS, link->n_tries++, KNOCK_MAX_MS), say_hello);
+    set_link_timer(link, doubled(KNOCK_MS, link->n_knocks++, KNOCK_MAX_MS), say_hello);
 }
 
 void actor_link_start(actor_link *link)
@@ -102,6 +105,8 @@ static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol
     entry->public.credits     = credits;
     entry->public.epoch       = epoch;
     entry->public.ready       = true;
+    entry->public.capacity    = 1;
+    entry->credits_first      = credits;
     entry->spendable          = a->options.credits;
     entry->heard_ns           = a->now_ns;
     entry->sequence_in        = 1; /* its hello or welcome */
@@ -110,8 +115,9 @@ static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol
 
 static void say_heartbeat(actor *a, peer_entry *entry)
 {
-    node_heartbeat beat = {.ready = a->ready, .load = a->class->load ? a->class->load(a->self) : 0};
-    error          err;
+    node_heartbeat beat = {
+        .ready = a->ready, .load = a->class->load ? a->class->load(a->self) : 0, .capacity = a->capacity};
+    error err;
     if (!actor_send_entry(a, entry, MSG_NODE_HEARTBEAT, &beat, NULL, &err) && err.code != ERR_GONE)
         log_warn("cannot send a heartbeat", "peer=%s reason=\"%s\"", entry->name, err.text);
 }
@@ -121,7 +127,7 @@ static void report_up(actor *a, peer_entry *entry)
     metric_add(a->metrics->peers, 1);
     log_info("a peer came", "peer=%s credits=%u epoch=%llu", entry->name, entry->public.credits,
              (unsigned long long)entry->public.epoch);
-    if (!a->ready)
+    if (!a->ready || a->capacity != 1)
         say_heartbeat(a, entry);
     if (a->class->on_peer_up)
         a->class->on_peer_up(a->self, &entry->public);
@@ -313,8 +319,10 @@ static void bury_the_silent(actor *a)
 {
     for (uint32_t i = 0; i < a->peers.n; i++) {
         peer_entry *entry = a->peers.all[i];
-        if (!entry->gone && a->now_ns - entry->heard_ns > a->options.dead_after_ms * NS_PER_MS)
+        if (!entry->gone && a->now_ns - entry->heard_ns > a->options.dead_after_ms * NS_PER_MS) {
+            entry->public.died = true;
             actor_part(a, entry, "it missed its heartbeats");
+        }
     }
 }
 

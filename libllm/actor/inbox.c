@@ -17,8 +17,9 @@ void actor_ignore(void *self, const message *m)
 
 static void on_heartbeat(peer_entry *from, const node_heartbeat *beat)
 {
-    from->public.ready = beat->ready;
-    from->public.load  = beat->load;
+    from->public.ready    = beat->ready;
+    from->public.load     = beat->load;
+    from->public.capacity = beat->capacity;
 }
 
 static void on_credit(actor *a, peer_entry *from, const node_credit *grant)
@@ -71,8 +72,10 @@ static bool is_current(actor *a, peer_entry *from, const envelope *e)
 {
     if (e->incarnation != from->public.incarnation) {
         drop(a, DROPPED_INCARNATION);
-        if (from->is_server)
+        if (from->is_server) {
+            from->public.died = true;
             actor_mark_gone(a, from, "it was started anew");
+        }
         return false;
     }
     if (e->type == MSG_NODE_REFUSED && e->sequence == 0)
@@ -93,14 +96,12 @@ static bool is_current(actor *a, peer_entry *from, const envelope *e)
     return true;
 }
 
-/* False when another node holds, or this one held, a newer lease. */
-static bool raise_epoch(actor *a, peer_entry *from, const envelope *e)
+/* False when the node held a newer lease before. */
+static bool raise_epoch(peer_entry *from, const envelope *e)
 {
-    role      r      = from->public.role;
-    uint64_t *newest = a->class->fenced_roles >> r & 1 ? &a->fences[r] : &from->public.epoch;
-    if (e->epoch < *newest)
+    if (e->epoch < from->public.epoch)
         return false;
-    *newest = from->public.epoch = e->epoch;
+    from->public.epoch = e->epoch;
     return true;
 }
 
@@ -161,7 +162,7 @@ static void take_from_peer(actor *a, const transport_message *t, peer_entry *fro
     if (!is_current(a, from, e))
         return;
     const message_info *info = message_info_find(e->type);
-    if (!raise_epoch(a, from, e) && e->type > MSG_NODE_REFUSED) {
+    if (!raise_epoch(from, e) && e->type > MSG_NODE_REFUSED) {
         drop(a, DROPPED_EPOCH);
         if (info && info->costs_credit && take_credit(a, from))
             actor_owe(a, from, 1);

@@ -42,6 +42,7 @@ bool actor_send_entry(actor *a, peer_entry *to, uint16_t type, const void *body,
         return true;
     }
     if (why.code == ERR_GONE || why.code == ERR_NOT_READY) {
+        to->public.died = true;
         actor_mark_gone(a, to, "its connection closed");
         return error_set(err, ERR_GONE, "%s left: %s", to->name, why.text);
     }
@@ -125,30 +126,41 @@ peer *actor_find_peer(const actor *a, span name)
     return entry && !entry->gone ? &entry->public : NULL;
 }
 
-static bool is_better(const peer *candidate, const peer *best)
+/* Messages that cost a credit and whose work is not done yet. */
+static uint64_t n_in_hand(const peer_entry *entry)
 {
-    if (candidate->credits != best->credits)
-        return candidate->credits > best->credits;
-    if (candidate->load != best->load)
-        return candidate->load < best->load;
-    return strcmp(candidate->name, best->name) < 0;
+    return entry->credits_first > entry->public.credits ? entry->credits_first - entry->public.credits : 0;
+}
+
+static bool is_better(const peer_entry *candidate, const peer_entry *best)
+{
+    const peer *c = &candidate->public, *b = &best->public;
+    uint64_t    c_share = n_in_hand(candidate) * b->capacity, b_share = n_in_hand(best) * c->capacity;
+    uint64_t    c_load = (uint64_t)c->load * b->capacity, b_load = (uint64_t)b->load * c->capacity;
+    if (c_share != b_share)
+        return c_share < b_share;
+    if (c->credits != b->credits)
+        return c->credits > b->credits;
+    if (c_load != b_load)
+        return c_load < b_load;
+    return strcmp(c->name, b->name) < 0;
 }
 
 peer *actor_pick_peer(const actor *a, role wanted, uint32_t *n_ready)
 {
-    peer    *best = NULL;
-    uint32_t n    = 0;
+    peer_entry *best = NULL;
+    uint32_t    n    = 0;
     for (uint32_t i = 0; i < a->peers.n; i++) {
-        peer *p = &a->peers.all[i]->public;
-        if (p->role != wanted || !p->ready || a->peers.all[i]->gone)
+        peer_entry *p = a->peers.all[i];
+        if (p->public.role != wanted || !p->public.ready || p->gone)
             continue;
         n++;
-        if (p->credits > 0 && (!best || is_better(p, best)))
+        if (p->public.credits > 0 && (!best || is_better(p, best)))
             best = p;
     }
     if (n_ready)
         *n_ready = n;
-    return best;
+    return best ? &best->public : NULL;
 }
 
 void actor_each_peer(const actor *a, role wanted, void (*visit)(void *arg, peer *p), void *arg)

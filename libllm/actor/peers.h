@@ -18,6 +18,7 @@ typedef struct peer_entry {
     uint64_t sequence_in, sequence_out;    /* of the last message */
     uint32_t spendable;                    /* credits that it may still spend on us */
     uint32_t owed;                         /* credits to give back when the turn ends */
+    uint32_t credits_first;                /* public.credits when nothing was sent yet */
     int64_t  heard_ns;
     bool     gone; /* says nothing any more; on_peer_down follows */
 

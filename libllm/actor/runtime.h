@@ -3,7 +3,8 @@
  *   actor.c      life: open, loop, wait, leave
  *   handshake.c  hello, welcome, heartbeat, bye; who comes and who goes
  *   inbox.c      what may come in: checks in a fixed order, then the handler
- *   outbox.c     what goes out: envelopes, credits, refusals */
+ *   outbox.c     what goes out: envelopes, credits, refusals
+ *   places.c     servers that are known by a name */
 #ifndef TROUPE_ACTOR_RUNTIME_H
 #define TROUPE_ACTOR_RUNTIME_H
 
@@ -27,9 +28,12 @@ typedef struct {
     transport  *mailbox;
     char        endpoint[BUS_ENDPOINT_BYTES];
     bool        connects;
+    const char *name;   /* in actor.names, of a server behind one; NULL */
+    bool        listed; /* of a server behind a name: still there */
     link_state  state;
-    uint32_t    n_tries; /* since it was up last */
-    actor_timer timer;   /* connected: the next try, or the end of patience with a hello */
+    uint32_t    n_tries;  /* hellos since it was up last */
+    uint32_t    n_knocks; /* looks for a server since the last hello */
+    actor_timer timer;    /* connected: the next try, or the end of patience with a hello */
     actor      *owner;
 } actor_link;
 
@@ -39,6 +43,13 @@ typedef struct {
     void *arg;
 } actor_watch_entry;
 
+/* Where the servers behind a name are (places.c). */
+typedef struct {
+    char     name[ACTOR_PLACE_BYTES];
+    uint32_t n;
+    char     places[ACTOR_PLACES_MAX][ACTOR_PLACE_BYTES];
+} actor_name_places;
+
 struct actor {
     const actor_class *class;
     void                *self;
@@ -47,10 +58,13 @@ struct actor {
     int64_t              now_ns;
     char                 name[BUS_NAME_BYTES + 1];
     uint64_t             incarnation, epoch;
-    uint64_t             fences[ROLE_CLIENT + 1]; /* the highest epoch heard of a role */
     random_seeded        jitter;
     const actor_metrics *metrics;
     actor_handler      **handlers; /* by index in message_infos */
+
+    pthread_mutex_t   names_mutex;
+    actor_name_places names[ACTOR_NAMES_MAX]; /* guarded by it */
+    atomic_bool       names_changed;
 
     transport  *mailboxes[N_TRANSPORT_KINDS];
     actor_link  links[ACTOR_LINKS_MAX];
@@ -70,6 +84,7 @@ struct actor {
     actor_watch_entry watches[ACTOR_WATCHES_MAX];
     uint32_t          n_watches;
     bool              started, in_turn, ready, draining, finished, left;
+    uint32_t          capacity;
     pthread_t         thread;
     bool              thread_runs;
 
@@ -85,10 +100,16 @@ void       actor_check(const actor *a);    /* asserts the invariants of the runt
 void       actor_crash(actor **a);         /* frees it as a killed process would leave: no bye. For simulations */
 transport *actor_mailbox(const actor *a, transport_kind kind);
 
+transport *actor_mailbox_for(actor *a, const char *endpoint, error *err);
+
+/* places.c */
+void actor_take_places(actor *a);                /* what another thread said of names */
+void actor_drop_link(actor *a, uint32_t number); /* is called no more */
+
 /* handshake.c */
 void actor_link_start(actor_link *link); /* a connected link begins to say hello */
 void actor_tick_start(actor *a);         /* heartbeats begin */
-void actor_say_heartbeats(actor *a);     /* now, because readiness changed */
+void actor_say_heartbeats(actor *a);     /* now, because readiness or capacity changed */
 void actor_on_hello(actor *a, const transport_message *t, const message *m);
 void actor_on_welcome(actor *a, uint32_t link, const message *m);
 void actor_on_handshake_refused(actor *a, uint32_t link, const node_refused *refused);

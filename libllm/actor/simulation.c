@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct simulation {
     clock_source  clock;
@@ -13,6 +14,9 @@ struct simulation {
     uint64_t      n_turns;
     uint32_t      n_actors;
     actor        *actors[SIMULATION_ACTORS_MAX];
+    int64_t       frozen_until_ns[SIMULATION_ACTORS_MAX];
+    const actor  *charged; /* NULL: none */
+    int64_t       charged_ns;
 };
 
 simulation *simulation_new(uint64_t seed, error *err)
@@ -56,21 +60,83 @@ actor *simulation_add(simulation *s, const actor_class *class, const void *servi
     while (mine.incarnation == 0)
         mine.incarnation = random_u64(&s->random);
     actor *a = actor_new(class, service_options, &mine, err);
-    if (a)
-        s->actors[s->n_actors++] = a;
+    if (a) {
+        s->frozen_until_ns[s->n_actors] = 0;
+        s->actors[s->n_actors++]        = a;
+    }
     return a;
 }
 
-void simulation_kill(simulation *s, actor *a)
+static uint32_t index_of(const simulation *s, const actor *a)
 {
     uint32_t i = 0;
     while (i < s->n_actors && s->actors[i] != a)
         i++;
     assert(i < s->n_actors);
-    memmove(&s->actors[i], &s->actors[i + 1], (--s->n_actors - i) * sizeof s->actors[0]);
+    return i;
+}
+
+static void take_out(simulation *s, const actor *a)
+{
+    uint32_t i = index_of(s, a), n_behind = --s->n_actors - i;
+    memmove(&s->actors[i], &s->actors[i + 1], n_behind * sizeof s->actors[0]);
+    memmove(&s->frozen_until_ns[i], &s->frozen_until_ns[i + 1], n_behind * sizeof s->frozen_until_ns[0]);
+}
+
+void simulation_kill(simulation *s, actor *a)
+{
+    take_out(s, a);
     if (actor_mailbox(a, TRANSPORT_SIM))
         sim_network_crash(s->network, actor_mailbox(a, TRANSPORT_SIM));
     actor_crash(&a);
+}
+
+void simulation_remove(simulation *s, actor *a)
+{
+    assert(actor_has_left(a));
+    take_out(s, a);
+    actor_free(&a);
+}
+
+void simulation_freeze(simulation *s, const actor *a, int64_t ns)
+{
+    s->frozen_until_ns[index_of(s, a)] = s->clock.virtual_ns + ns;
+}
+
+static bool is_frozen(const simulation *s, uint32_t i)
+{
+    return s->frozen_until_ns[i] > s->clock.virtual_ns;
+}
+
+void simulation_charge(simulation *s, const actor *a)
+{
+    s->charged = a;
+}
+
+int64_t simulation_charged_ns(const simulation *s)
+{
+    return s->charged_ns;
+}
+
+static int64_t cpu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+static void take_turn(simulation *s, actor *a)
+{
+    if (a != s->charged) {
+        actor_turn(a);
+        actor_check(a);
+        return;
+    }
+    int64_t begin_ns = cpu_ns();
+    actor_turn(a);
+    int64_t spent_ns = cpu_ns() - begin_ns;
+    s->charged_ns += spent_ns;
+    simulation_freeze(s, a, spent_ns);
 }
 
 /* One of the actors that have something to do, each as likely; NULL when all are idle. */
@@ -79,7 +145,7 @@ static actor *pick(simulation *s)
     actor   *picked = NULL;
     uint64_t n_due  = 0;
     for (uint32_t i = 0; i < s->n_actors; i++)
-        if (actor_is_due(s->actors[i]) && random_below(&s->random, ++n_due) == 0)
+        if (!is_frozen(s, i) && actor_is_due(s->actors[i]) && random_below(&s->random, ++n_due) == 0)
             picked = s->actors[i];
     return picked;
 }
@@ -87,9 +153,11 @@ static actor *pick(simulation *s)
 static int64_t next_event_ns(const simulation *s)
 {
     int64_t due_ns = sim_network_next_due_ns(s->network);
-    for (uint32_t i = 0; i < s->n_actors; i++)
-        if (!actor_has_left(s->actors[i]) && actor_next_due_ns(s->actors[i]) < due_ns)
-            due_ns = actor_next_due_ns(s->actors[i]);
+    for (uint32_t i = 0; i < s->n_actors; i++) {
+        int64_t actor_ns = is_frozen(s, i) ? s->frozen_until_ns[i] : actor_next_due_ns(s->actors[i]);
+        if (!actor_has_left(s->actors[i]) && actor_ns < due_ns)
+            due_ns = actor_ns;
+    }
     return due_ns;
 }
 
@@ -99,8 +167,7 @@ bool simulation_run_until(simulation *s, bool (*done)(void *arg), void *arg, int
     while (!done || !done(arg)) {
         actor *a = pick(s);
         if (a) {
-            actor_turn(a);
-            actor_check(a);
+            take_turn(s, a);
             s->n_turns++;
             continue;
         }
@@ -122,6 +189,11 @@ void simulation_set_network(simulation *s, const sim_network_options *options)
 void simulation_cut(simulation *s, const actor *a, const actor *b, bool cut)
 {
     sim_network_cut(s->network, actor_name(a), actor_name(b), cut);
+}
+
+void simulation_heal(simulation *s)
+{
+    sim_network_heal(s->network);
 }
 
 random_seeded *simulation_random(simulation *s)

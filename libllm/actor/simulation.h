@@ -29,13 +29,25 @@ actor *simulation_add(simulation *s, const actor_class *class, const void *servi
  * a handler. */
 void simulation_kill(simulation *s, actor *a);
 
+/* Frees an actor that has left by itself. */
+void simulation_remove(simulation *s, actor *a);
+
+/* Stops an actor for so long as SIGSTOP would: it takes no turns, and what is sent to it waits. */
+void simulation_freeze(simulation *s, const actor *a, int64_t ns);
+
+/* From now on the turns of an actor take virtual time: the processor's that they took. Then the same run is not the
+ * same any more; it is for benchmarks. simulation_charged_ns says how much that was so far. */
+void    simulation_charge(simulation *s, const actor *a);
+int64_t simulation_charged_ns(const simulation *s);
+
 /* Runs until done(arg) is true (then true is returned) or until max_ns of virtual time have passed. done is asked after
  * each turn; NULL runs for max_ns. */
 bool simulation_run_until(simulation *s, bool (*done)(void *arg), void *arg, int64_t max_ns);
 
-/* Delays, duplicates; messages between two nodes lost (cut) or no longer. */
+/* Delays, duplicates, losses; messages between two nodes lost (cut) or no longer. */
 void simulation_set_network(simulation *s, const sim_network_options *options);
 void simulation_cut(simulation *s, const actor *a, const actor *b, bool cut);
+void simulation_heal(simulation *s); /* no pair is cut any more */
 
 /* For a test's own choices, so that they follow the seed. */
 random_seeded      *simulation_random(simulation *s);

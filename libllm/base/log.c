@@ -259,7 +259,7 @@ static void register_dropped_lines(void)
 }
 
 /* Counts a line against its site's second. True when it may be written; *n_dropped is then what to confess. */
-static bool may_write(log_site *site, int64_t now_s, uint32_t *n_dropped)
+static bool may_write(log_site *site, log_level level, int64_t now_s, uint32_t *n_dropped)
 {
     *n_dropped       = 0;
     int64_t window_s = __atomic_load_n(&site->window_s, __ATOMIC_RELAXED);
@@ -268,7 +268,8 @@ static bool may_write(log_site *site, int64_t now_s, uint32_t *n_dropped)
         __atomic_store_n(&site->n_lines, 0, __ATOMIC_RELAXED);
         *n_dropped = __atomic_exchange_n(&site->n_dropped, 0, __ATOMIC_RELAXED);
     }
-    if (__atomic_fetch_add(&site->n_lines, 1, __ATOMIC_RELAXED) < LOG_BURST)
+    uint32_t burst = level == LOG_DEBUG ? LOG_BURST_DEBUG : LOG_BURST;
+    if (__atomic_fetch_add(&site->n_lines, 1, __ATOMIC_RELAXED) < burst)
         return true;
     __atomic_fetch_add(&site->n_dropped, 1, __ATOMIC_RELAXED);
     pthread_once(&dropped_lines_once, register_dropped_lines);
@@ -291,7 +292,7 @@ void log_write(log_site *site, log_level level, const char *message, const char 
     if (!clock)
         clock = clock_system();
     log_line line = {.unix_ms = clock_unix_ms(clock), .level = level, .message = message};
-    if (may_write(site, clock_now_ns(clock) / NS_PER_S + 1, &line.n_dropped)) {
+    if (may_write(site, level, clock_now_ns(clock) / NS_PER_S + 1, &line.n_dropped)) {
         char    fields[LOG_LINE_BYTES], out[LOG_LINE_BYTES];
         va_list args;
         va_start(args, fields_format);

@@ -4,9 +4,9 @@
  *
  * On a terminal (or with --log-format text) the same line is printed for people: "20:50:01.123 warn  scheduler  lost
  * executor  node=executor-3f2a". Never log a prompt, generated text, or a key. Every call site is limited to LOG_BURST
- * lines a second; what is dropped is counted and said once the burst is over (`dropped` in the call site's next line,
- * and troupe_log_lines_dropped_total). Thread-safe; a line is one write of at most LOG_LINE_BYTES: fields that do not
- * fit are left out and `cut` is true. */
+ * lines a second, or LOG_BURST_DEBUG where the line is for debugging; what is dropped is counted and said once the
+ * burst is over (`dropped` in the call site's next line, and troupe_log_lines_dropped_total). Thread-safe; a line is
+ * one write of at most LOG_LINE_BYTES: fields that do not fit are left out and `cut` is true. */
 #ifndef TROUPE_BASE_LOG_H
 #define TROUPE_BASE_LOG_H
 
@@ -17,7 +17,7 @@
 typedef enum { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_OFF } log_level;
 typedef enum { LOG_FORMAT_AUTO, LOG_FORMAT_JSON, LOG_FORMAT_TEXT } log_format;
 
-enum { LOG_BURST = 20, LOG_LINE_BYTES = 4096 };
+enum { LOG_BURST = 20, LOG_BURST_DEBUG = 2000, LOG_LINE_BYTES = 4096 };
 
 void log_set_level(log_level level);
 void log_set_format(log_format format);

@@ -55,6 +55,9 @@ bus *bus_new(const bus_options *options, error *err);
 /* Every actor of the process must be freed before. */
 void bus_free(bus **b);
 
+/* Whether this process may connect to an endpoint, as far as keys go: for endpoints that are opened later. */
+bool bus_may_connect(const bus *b, const char *endpoint, error *err) MUST_CHECK;
+
 /* Makes a CURVE key pair: both keys into `path` (mode 0600), the public one into `path`.pub. Overwrites nothing. */
 bool bus_write_keypair(const char *path, error *err) MUST_CHECK;
 

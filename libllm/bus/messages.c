@@ -120,6 +120,7 @@ static const wire_field resume_point_fields[] = {
     {"choice", 1, WIRE_U32, .offset = offsetof(resume_point, choice)},
     {"tokens", 2, WIRE_BLOB, .offset = offsetof(resume_point, tokens), .count_offset = offsetof(resume_point, n_tokens), .max_items = 1048576},
     {"finished", 3, WIRE_BOOL, .offset = offsetof(resume_point, finished)},
+    {"text_bytes", 4, WIRE_U32, .offset = offsetof(resume_point, text_bytes)},
 };
 
 static const wire_struct resume_point_wire = {"resume_point", resume_point_fields, COUNT(resume_point_fields), sizeof(resume_point), &resume_point_defaults};
@@ -268,11 +269,12 @@ static const wire_field node_welcome_fields[] = {
 
 static const wire_struct node_welcome_wire = {"node.welcome", node_welcome_fields, COUNT(node_welcome_fields), sizeof(node_welcome), &node_welcome_defaults};
 
-const node_heartbeat node_heartbeat_defaults = {0};
+const node_heartbeat node_heartbeat_defaults = {.capacity = 1};
 
 static const wire_field node_heartbeat_fields[] = {
     {"ready", 1, WIRE_BOOL, .offset = offsetof(node_heartbeat, ready)},
     {"load", 2, WIRE_U32, .offset = offsetof(node_heartbeat, load)},
+    {"capacity", 3, WIRE_U32, .offset = offsetof(node_heartbeat, capacity)},
 };
 
 static const wire_struct node_heartbeat_wire = {"node.heartbeat", node_heartbeat_fields, COUNT(node_heartbeat_fields), sizeof(node_heartbeat), &node_heartbeat_defaults};
@@ -473,6 +475,24 @@ static const wire_field gen_cancel_fields[] = {
 
 static const wire_struct gen_cancel_wire = {"gen.cancel", gen_cancel_fields, COUNT(gen_cancel_fields), sizeof(gen_cancel), &gen_cancel_defaults};
 
+const gen_find gen_find_defaults = {0};
+
+static const wire_field gen_find_fields[] = {
+    {"round", 1, WIRE_U32, .offset = offsetof(gen_find, round)},
+    {"requests", 2, WIRE_BLOB, .offset = offsetof(gen_find, requests), .count_offset = offsetof(gen_find, n_requests), .max_items = 10240},
+};
+
+static const wire_struct gen_find_wire = {"gen.find", gen_find_fields, COUNT(gen_find_fields), sizeof(gen_find), &gen_find_defaults};
+
+const gen_found gen_found_defaults = {0};
+
+static const wire_field gen_found_fields[] = {
+    {"round", 1, WIRE_U32, .offset = offsetof(gen_found, round)},
+    {"requests", 2, WIRE_BLOB, .offset = offsetof(gen_found, requests), .count_offset = offsetof(gen_found, n_requests), .max_items = 10240},
+};
+
+static const wire_struct gen_found_wire = {"gen.found", gen_found_fields, COUNT(gen_found_fields), sizeof(gen_found), &gen_found_defaults};
+
 const executor_ready executor_ready_defaults = {0};
 
 static const wire_field executor_ready_fields[] = {
@@ -488,6 +508,7 @@ static const wire_field executor_ready_fields[] = {
     {"n_logit_rows_max", 10, WIRE_U32, .offset = offsetof(executor_ready, n_logit_rows_max), .required = true},
     {"n_pooled", 11, WIRE_U32, .offset = offsetof(executor_ready, n_pooled)},
     {"encoder", 12, WIRE_BOOL, .offset = offsetof(executor_ready, encoder)},
+    {"term", 13, WIRE_U64, .offset = offsetof(executor_ready, term)},
 };
 
 static const wire_struct executor_ready_wire = {"executor.ready", executor_ready_fields, COUNT(executor_ready_fields), sizeof(executor_ready), &executor_ready_defaults};
@@ -496,6 +517,7 @@ const executor_reset executor_reset_defaults = {0};
 
 static const wire_field executor_reset_fields[] = {
     {"epoch", 1, WIRE_U64, .offset = offsetof(executor_reset, epoch), .required = true},
+    {"term", 2, WIRE_U64, .offset = offsetof(executor_reset, term)},
 };
 
 static const wire_struct executor_reset_wire = {"executor.reset", executor_reset_fields, COUNT(executor_reset_fields), sizeof(executor_reset), &executor_reset_defaults};
@@ -523,6 +545,10 @@ static const wire_field step_result_fields[] = {
 };
 
 static const wire_struct step_result_wire = {"step.result", step_result_fields, COUNT(step_result_fields), sizeof(step_result), &step_result_defaults};
+
+const executor_leave executor_leave_defaults = {0};
+
+static const wire_struct executor_leave_wire = {"executor.leave", NULL, 0, sizeof(executor_leave), &executor_leave_defaults};
 
 const draft_request draft_request_defaults = {0};
 
@@ -575,10 +601,13 @@ const message_info message_infos[] = {
     {34, "gen.tokens", 0x8, 0x40, false, &gen_tokens_wire},
     {35, "gen.prompt", 0x8, 0x40, false, &gen_prompt_wire},
     {36, "gen.cancel", 0x46, 0x48, false, &gen_cancel_wire},
+    {37, "gen.find", 0x2, 0x4c, false, &gen_find_wire},
+    {38, "gen.found", 0x4c, 0x2, false, &gen_found_wire},
     {48, "executor.ready", 0x10, 0x8, false, &executor_ready_wire},
     {49, "executor.reset", 0x8, 0x10, false, &executor_reset_wire},
     {50, "step.plan", 0x8, 0x10, true, &step_plan_wire},
     {51, "step.result", 0x10, 0x8, false, &step_result_wire},
+    {52, "executor.leave", 0x10, 0x8, false, &executor_leave_wire},
     {64, "draft.request", 0x8, 0x20, true, &draft_request_wire},
     {65, "draft.reply", 0x20, 0x8, false, &draft_reply_wire},
     {66, "draft.forget", 0x8, 0x20, false, &draft_forget_wire},
@@ -605,10 +634,13 @@ static_assert(sizeof(gen_open) <= MESSAGE_BODY_BYTES_MAX, "gen.open is larger th
 static_assert(sizeof(gen_tokens) <= MESSAGE_BODY_BYTES_MAX, "gen.tokens is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(gen_prompt) <= MESSAGE_BODY_BYTES_MAX, "gen.prompt is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(gen_cancel) <= MESSAGE_BODY_BYTES_MAX, "gen.cancel is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(gen_find) <= MESSAGE_BODY_BYTES_MAX, "gen.find is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(gen_found) <= MESSAGE_BODY_BYTES_MAX, "gen.found is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(executor_ready) <= MESSAGE_BODY_BYTES_MAX, "executor.ready is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(executor_reset) <= MESSAGE_BODY_BYTES_MAX, "executor.reset is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(step_plan) <= MESSAGE_BODY_BYTES_MAX, "step.plan is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(step_result) <= MESSAGE_BODY_BYTES_MAX, "step.result is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(executor_leave) <= MESSAGE_BODY_BYTES_MAX, "executor.leave is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_request) <= MESSAGE_BODY_BYTES_MAX, "draft.request is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_reply) <= MESSAGE_BODY_BYTES_MAX, "draft.reply is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_forget) <= MESSAGE_BODY_BYTES_MAX, "draft.forget is larger than MESSAGE_BODY_BYTES_MAX");

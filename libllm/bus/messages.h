@@ -114,6 +114,7 @@ typedef struct resume_point {
     uint32_t n_tokens;
     const uint32_t *tokens;
     bool finished;
+    uint32_t text_bytes;  /* text that was delivered; it may go on behind the tokens, and is not said again */
 } resume_point;
 
 extern const resume_point resume_point_defaults;
@@ -258,10 +259,13 @@ enum {
     MSG_GEN_TOKENS = 34,
     MSG_GEN_PROMPT = 35,
     MSG_GEN_CANCEL = 36,
+    MSG_GEN_FIND = 37,
+    MSG_GEN_FOUND = 38,
     MSG_EXECUTOR_READY = 48,
     MSG_EXECUTOR_RESET = 49,
     MSG_STEP_PLAN = 50,
     MSG_STEP_RESULT = 51,
+    MSG_EXECUTOR_LEAVE = 52,
     MSG_DRAFT_REQUEST = 64,
     MSG_DRAFT_REPLY = 65,
     MSG_DRAFT_FORGET = 66,
@@ -300,6 +304,7 @@ extern const node_welcome node_welcome_defaults;
 typedef struct node_heartbeat {
     bool ready;  /* takes new work */
     uint32_t load;  /* requests in hand */
+    uint32_t capacity;  /* of a scheduler: executors that it holds; who chooses among nodes gives each its share */
 } node_heartbeat;
 
 extern const node_heartbeat node_heartbeat_defaults;
@@ -505,7 +510,25 @@ typedef struct gen_cancel {
 
 extern const gen_cancel gen_cancel_defaults;
 
-/* executor.ready, executor -> scheduler. What this executor is and holds. Sent after the welcome. */
+/* gen.find, gateway -> tokenizer, scheduler, postprocessor. Nothing has been heard of these requests for a while - do you have them? Always answered by gen.found. */
+typedef struct gen_find {
+    uint32_t round;
+    uint32_t n_requests;
+    const uint32_t *requests;  /* five numbers each, the 16 bytes of the id and the attempt */
+} gen_find;
+
+extern const gen_find gen_find_defaults;
+
+/* gen.found, tokenizer, scheduler, postprocessor -> gateway. Those that the sender has. Everything that it sent to the gateway of the others was sent before. */
+typedef struct gen_found {
+    uint32_t round;  /* of the gen.find that this answers */
+    uint32_t n_requests;
+    const uint32_t *requests;
+} gen_found;
+
+extern const gen_found gen_found_defaults;
+
+/* executor.ready, executor -> scheduler. What this executor is and holds. Said to one scheduler at a time, the one that it will work for. */
 typedef struct executor_ready {
     span model;
     uint64_t fingerprint;  /* of all that decides a token: weights, config, kind of device, numbers of the KV cache; executors of one scheduler must agree */
@@ -519,6 +542,7 @@ typedef struct executor_ready {
     uint32_t n_logit_rows_max;  /* sampled or scored rows a step */
     uint32_t n_pooled;  /* numbers of a pooled output; 0: this executor gives none */
     bool encoder;  /* it generates nothing: pooled outputs alone */
+    uint64_t term;  /* numbers the times that this executor offered itself to anybody */
 } executor_ready;
 
 extern const executor_ready executor_ready_defaults;
@@ -526,6 +550,7 @@ extern const executor_ready executor_ready_defaults;
 /* executor.reset, scheduler -> executor. Forget every slot; plans of this scheduler and epoch follow. */
 typedef struct executor_reset {
     uint64_t epoch;
+    uint64_t term;  /* of the executor.ready that this answers; of another it is dropped */
 } executor_reset;
 
 extern const executor_reset executor_reset_defaults;
@@ -557,6 +582,13 @@ typedef struct step_result {
 } step_result;
 
 extern const step_result step_result_defaults;
+
+/* executor.leave, executor -> scheduler. This executor works for another scheduler from now on, or ends. Plans in flight get no results; their credits come back. */
+typedef struct executor_leave {
+    char nothing;
+} executor_leave;
+
+extern const executor_leave executor_leave_defaults;
 
 /* draft.request, scheduler -> drafter. Propose up to `n` tokens to follow this sequence. */
 typedef struct draft_request {

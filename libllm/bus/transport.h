@@ -15,7 +15,7 @@
 #include "bus/keys.h"
 
 enum {
-    TRANSPORT_LINKS_MAX          = 16,
+    TRANSPORT_LINKS_MAX          = 64,
     TRANSPORT_IDENTITY_BYTES_MAX = 80,
     TRANSPORT_KEY_BYTES          = 40,
 };
@@ -36,8 +36,8 @@ typedef struct transport transport;
 
 typedef struct {
     /* Opens a link. A name that nobody has bound yet is no error to connect. Fails when the endpoint is malformed,
-     * taken, or not allowed without keys. Connecting an open link again drops its connection and what was not sent yet.
-     */
+     * taken, or not allowed without keys. Connecting an open link again drops its connection and what was not sent yet;
+     * to NULL, that is all. */
     bool (*bind)(transport *t, uint32_t link, const char *endpoint, error *err);
     bool (*connect)(transport *t, uint32_t link, const char *endpoint, error *err);
 

@@ -256,10 +256,14 @@ static void disconnect(queue_transport *q, uint32_t link)
 static bool queue_connect(transport *t, uint32_t link, const char *endpoint, error *err)
 {
     queue_transport *q = (queue_transport *)t;
-    if (strlen(endpoint) >= BUS_ENDPOINT_BYTES)
+    if (endpoint && strlen(endpoint) >= BUS_ENDPOINT_BYTES)
         return error_set(err, ERR_TOO_LARGE, "%s: the name of a queue has at most %d bytes", endpoint,
                          BUS_ENDPOINT_BYTES - 1);
     disconnect(q, link);
+    if (!endpoint) {
+        q->links[link].kind = LINK_UNUSED;
+        return true;
+    }
     if (q->links[link].kind == LINK_UNUSED)
         memcpy(q->links[link].endpoint, endpoint, strlen(endpoint) + 1);
     q->links[link].kind = LINK_CONNECTED;

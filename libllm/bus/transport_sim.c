@@ -125,6 +125,11 @@ void sim_network_cut(sim_network *n, const char *name_a, const char *name_b, boo
     strncpy(n->cuts[i].b, name_b, BUS_NAME_BYTES - 1);
 }
 
+void sim_network_heal(sim_network *n)
+{
+    memset(n->cuts, 0, sizeof n->cuts);
+}
+
 static bool is_cut(const sim_network *n, const char *a, const char *b)
 {
     for (uint32_t i = 0; i < SIM_CUTS_MAX; i++)
@@ -241,12 +246,12 @@ static bool sim_bind(transport *t, uint32_t link, const char *endpoint, error *e
 static bool sim_connect(transport *t, uint32_t link, const char *endpoint, error *err)
 {
     sim_mailbox *box = (sim_mailbox *)t;
-    if (strlen(endpoint) >= BUS_ENDPOINT_BYTES)
+    if (endpoint && strlen(endpoint) >= BUS_ENDPOINT_BYTES)
         return error_set(err, ERR_TOO_LARGE, "%s: an endpoint has at most %d bytes", endpoint, BUS_ENDPOINT_BYTES - 1);
     sim_connection *old = find_connection(box->network, box->links[link].connection);
     if (box->links[link].connection && old)
         leave(box->network, old, TO_CLIENT, false);
-    if (box->links[link].endpoint != endpoint)
+    if (endpoint && box->links[link].endpoint != endpoint)
         memcpy(box->links[link].endpoint, endpoint, strlen(endpoint) + 1);
     box->links[link].connection = 0;
     return true;
@@ -294,7 +299,8 @@ static bool sim_send(transport *t, uint32_t link, span identity, span envelope_f
     if (!c || !c->ends[towards])
         return error_set(err, out ? ERR_NOT_READY : ERR_GONE, "%s: the other end is not there",
                          box->links[link].endpoint);
-    if (is_cut(n, box->name, c->ends[towards]->name))
+    if (is_cut(n, box->name, c->ends[towards]->name) ||
+        (n->options.lose > 0 && random_unit(&n->random) < n->options.lose))
         return true;
     return enqueue(n, &c->queues[towards], envelope_frame, body, err) &&
            (random_unit(&n->random) >= n->options.duplicate ||

@@ -14,6 +14,7 @@ typedef struct sim_network sim_network;
 typedef struct {
     int64_t delay_min_ns, delay_max_ns; /* of each message */
     double  duplicate;                  /* share of messages that arrive twice */
+    double  lose;                       /* ... that do not arrive, of which nobody is told */
 } sim_network_options;
 
 /* The clock is borrowed. sim_network_attach makes a bus use the network for every endpoint; free the bus and all actors
@@ -26,6 +27,9 @@ void         sim_network_set(sim_network *n, const sim_network_options *options)
 /* From now on (or no longer) every message between the two named nodes is lost without a sign. Forgets the oldest of
  * more than 64 cuts. */
 void sim_network_cut(sim_network *n, const char *name_a, const char *name_b, bool cut);
+
+/* No pair is cut any more. */
+void sim_network_heal(sim_network *n);
 
 /* The mailbox is about to be freed as by a crash: what it sent may be lost, and those who send to it may not notice. */
 void sim_network_crash(sim_network *n, transport *t);

@@ -24,7 +24,7 @@
 enum {
     LINGER_MS          = 1000,
     RECONNECT_MS       = 100,
-    RECONNECT_MAX_MS   = 5000,
+    RECONNECT_MAX_MS   = 500, /* requests wait for a server that comes back */
     CONNECT_TIMEOUT_MS = 5000,
     TCP_DEAD_MS = 15000, /* unacknowledged for so long: the kernel drops the connection, and what is queued for it */
     BACKLOG     = 1024,
@@ -90,21 +90,35 @@ static bool set_text(void *socket, int option, const char *text)
     return zmq_setsockopt(socket, option, text, strlen(text)) == 0;
 }
 
-/* CURVE on tcp. A tcp endpoint without keys is refused unless the process was told to be insecure. */
+static bool is_armed(const bus *b, bool bound)
+{
+    return b->keys.secret_key[0] && (bound ? b->keys.n_peers > 0 : b->keys.server_key[0] != '\0');
+}
+
+/* A tcp endpoint without keys is refused unless the process was told to be insecure. */
+static bool may_open(const bus *b, bool bound, const char *endpoint, error *err)
+{
+    return strncmp(endpoint, "tcp://", 6) != 0 || is_armed(b, bound) || b->options.insecure ||
+           error_set(err, ERR_UNAUTHORIZED,
+                     "%s: a tcp endpoint needs %s; on loopback or a closed network --bus-insecure goes "
+                     "without keys",
+                     endpoint,
+                     !b->keys.secret_key[0] ? "a secret key file (--bus-secret-key)"
+                     : bound                ? "a file of the keys that may connect (--bus-peers)"
+                                            : "the servers' public key (--bus-server-key)");
+}
+
+bool bus_may_connect(const bus *b, const char *endpoint, error *err)
+{
+    return may_open(b, false, endpoint, err);
+}
+
+/* CURVE on tcp. */
 static bool secure(const bus *b, void *socket, bool bound, const char *endpoint, error *err)
 {
-    const bus_keys *keys  = &b->keys;
-    bool            armed = keys->secret_key[0] && (bound ? keys->n_peers > 0 : keys->server_key[0] != '\0');
-    if (strncmp(endpoint, "tcp://", 6) != 0 || (!armed && b->options.insecure))
-        return true;
-    if (!armed)
-        return error_set(err, ERR_UNAUTHORIZED,
-                         "%s: a tcp endpoint needs %s; on loopback or a closed network --bus-insecure goes "
-                         "without keys",
-                         endpoint,
-                         !keys->secret_key[0] ? "a secret key file (--bus-secret-key)"
-                         : bound              ? "a file of the keys that may connect (--bus-peers)"
-                                              : "the servers' public key (--bus-server-key)");
+    const bus_keys *keys = &b->keys;
+    if (strncmp(endpoint, "tcp://", 6) != 0 || !is_armed(b, bound))
+        return may_open(b, bound, endpoint, err);
     int  on = 1;
     bool ok = bound ? set_text(socket, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN) && /* without a domain the handler is not asked */
                           zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &on, sizeof on) == 0 &&
@@ -205,8 +219,12 @@ static bool open_connection(zmq_transport *z, zmq_link *link, error *err)
 
 static bool zmqt_connect(transport *t, uint32_t number, const char *endpoint, error *err)
 {
-    zmq_transport *z    = (zmq_transport *)t;
-    zmq_link      *link = prepare_link(z, number, endpoint, err);
+    zmq_transport *z = (zmq_transport *)t;
+    if (!endpoint) {
+        close_socket(z, &z->links[number], 0);
+        return true;
+    }
+    zmq_link *link = prepare_link(z, number, endpoint, err);
     if (!link)
         return false;
     close_socket(z, link, 0);

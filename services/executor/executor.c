@@ -7,37 +7,40 @@
 
 #include "base/log.h"
 #include "base/metric.h"
+#include "executor/employer.h"
 #include "executor/step.h"
 
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 
-/* Two plans and a reset of the scheduler that holds us, behind what earlier ones left. */
-enum { JOBS = 8, PLAN_BYTES_MAX = 8 << 20, PLAN_ARENA_BYTES = 16 << 20 };
+/* Two plans and a reset, or a second one, of the scheduler that has us: it is offered us when nothing is left of the
+ * one before. */
+enum { JOBS = 4, PLAN_BYTES_MAX = 8 << 20, PLAN_ARENA_BYTES = 16 << 20 };
 
 /* Written by the actor while waiting, by the compute thread while computing: `state` says whose it is. */
 typedef struct {
     enum { JOB_FREE, JOB_WAITING, JOB_DONE } state;
-    char        scheduler[BUS_NAME_BYTES + 1];
-    uint64_t    reign;
+    peer       *scheduler; /* gets the credit back; NULL when it left */
+    uint64_t    term;      /* the employer's when it came */
     bool        is_reset;
     uint8_t    *plan;
     size_t      plan_bytes;
     arena      *memory; /* of the decoded plan, then of the result */
     step_result result;
+    int64_t     done_ns; /* computed inline by an engine that says how long it took: when it is done */
 } job;
 
 typedef struct {
     actor                  *actor;
     const executor_options *options;
     engine                 *engine;
-    char                    scheduler[BUS_NAME_BYTES + 1]; /* the one whose plans are run: it reset us last */
-    uint64_t                reign;                         /* rises with each reset: nobody waits for older results */
+    employer                employer; /* whose plans are run */
     job                     jobs[JOBS];
     uint32_t                next_in, next_compute, next_out; /* rising; modulo JOBS */
     pthread_t               thread;
     bool                    has_thread;
+    actor_timer             pass;  /* computed inline: its end */
     pthread_mutex_t         mutex; /* guards job states and `stopping` */
     pthread_cond_t          changed;
     bool                    stopping;
@@ -91,6 +94,10 @@ static void compute(executor *x, job *j)
         engine_reset(x->engine);
         return;
     }
+    if (j->term != atomic_load(&x->employer.term)) {
+        j->result = (step_result){0}; /* nobody waits for it */
+        return;
+    }
     arena_reset(j->memory);
     int64_t     begin = clock_now_ns(clock_system());
     const void *plan;
@@ -101,8 +108,11 @@ static void compute(executor *x, job *j)
         span text = arena_copy(j->memory, span_of(err.text));
         j->result = (step_result){.error = text.data ? text : SPAN("the plan could not be read")};
     }
-    int64_t elapsed_ns   = clock_now_ns(clock_system()) - begin;
-    j->result.elapsed_us = (uint32_t)(elapsed_ns / 1000);
+    int64_t elapsed_ns = clock_now_ns(clock_system()) - begin;
+    if (j->result.elapsed_us == 0)
+        j->result.elapsed_us = (uint32_t)(elapsed_ns / 1000);
+    else
+        j->done_ns = actor_now_ns(x->actor) + (int64_t)j->result.elapsed_us * 1000;
     metric_add(x->busy_seconds, (double)elapsed_ns / 1e9);
 }
 
@@ -128,8 +138,8 @@ static void *compute_thread(void *arg)
     return NULL;
 }
 
-/* The next job that nobody uses; NULL when all wait behind the plans of schedulers that left. */
-static job *take_job(executor *x, const char *scheduler)
+/* The next job that nobody uses; NULL when there is none: its scheduler sends more than it has credits for. */
+static job *take_job(executor *x, peer *scheduler)
 {
     job *j = &x->jobs[x->next_in % JOBS];
     pthread_mutex_lock(&x->mutex);
@@ -137,9 +147,10 @@ static job *take_job(executor *x, const char *scheduler)
     pthread_mutex_unlock(&x->mutex);
     if (!is_free)
         return NULL;
-    snprintf(j->scheduler, sizeof j->scheduler, "%s", scheduler);
-    j->reign    = x->reign;
-    j->is_reset = false;
+    j->scheduler = scheduler;
+    j->done_ns   = 0;
+    j->term      = atomic_load(&x->employer.term);
+    j->is_reset  = false;
     return j;
 }
 
@@ -157,9 +168,13 @@ static void submit(executor *x, job *j)
 static void send_result(executor *x, const job *j)
 {
     error err;
-    peer *scheduler = actor_find_peer(x->actor, span_of(j->scheduler));
-    if (!scheduler || j->reign != x->reign)
-        return; /* it left, began anew, or another took over: nobody waits for this */
+    peer *scheduler = j->scheduler;
+    if (!scheduler)
+        return;
+    if (j->term != atomic_load(&x->employer.term)) { /* it does not wait for this */
+        actor_grant(x->actor, scheduler, 1);
+        return;
+    }
     metric_add(x->steps, 1);
     for (uint32_t i = 0; i < j->result.n_outputs; i++)
         metric_add(x->tokens, j->result.outputs[i].n_tokens);
@@ -175,6 +190,19 @@ static void send_result(executor *x, const job *j)
     actor_grant(x->actor, scheduler, 1);
 }
 
+static void on_pass_done(void *self, actor_timer *timer)
+{
+    (void)self, (void)timer; /* the turn that follows looks */
+}
+
+static bool is_done(executor *x, const job *j)
+{
+    if (!x->options->compute_inline || actor_now_ns(x->actor) >= j->done_ns)
+        return true;
+    actor_timer_set(x->actor, &x->pass, j->done_ns - actor_now_ns(x->actor), on_pass_done);
+    return false;
+}
+
 static void on_turn(void *self)
 {
     executor *x = self;
@@ -186,9 +214,9 @@ static void on_turn(void *self)
         if (state == JOB_WAITING && x->options->compute_inline) {
             compute(x, j);
             x->next_compute++;
-            state = JOB_DONE;
+            state = j->state = JOB_DONE;
         }
-        if (state != JOB_DONE)
+        if (state != JOB_DONE || !is_done(x, j))
             break;
         if (!j->is_reset)
             send_result(x, j);
@@ -197,23 +225,28 @@ static void on_turn(void *self)
         pthread_mutex_unlock(&x->mutex);
         x->next_out++;
     }
-    if (actor_is_draining(x->actor) && x->next_out == x->next_in)
+    if (!actor_is_draining(x->actor)) {
+        executor_ready about = engine_about(x->engine);
+        employer_turn(&x->employer, x->next_out == x->next_in, &about);
+    } else if (x->next_out == x->next_in) {
+        employer_leave(&x->employer);
         actor_finish(x->actor);
+    }
 }
 
 static void on_executor_reset(void *self, const message *m)
 {
     executor *x = self;
-    x->reign++;
-    x->scheduler[0] = '\0';
-    job *j          = take_job(x, m->from->name);
-    if (!j) {
-        log_error("a reset found no free job", "node=%s", m->from->name);
+    if (!employer_takes(&x->employer, m->from, ((const executor_reset *)m->body)->term))
+        return; /* late: it has been told */
+    job *j = take_job(x, m->from);
+    if (!j) { /* a reset costs no credit, so this is one too many */
+        actor_end_session(x->actor, m->from, "a reset found no free job");
         return;
     }
-    snprintf(x->scheduler, sizeof x->scheduler, "%s", m->from->name);
     j->is_reset = true;
     submit(x, j);
+    log_info("obeys a scheduler", "node=%s epoch=%llu", m->from->name, (unsigned long long)m->envelope->epoch);
 }
 
 /* Its scheduler must plan the same again, here or elsewhere. */
@@ -233,10 +266,10 @@ static void on_step_plan(void *self, const message *m)
     executor *x = self;
     job      *j;
     error     err;
-    if (strcmp(m->from->name, x->scheduler) != 0) {
-        refuse_plan(x, m, "the executor is not held by this scheduler");
-    } else if (!(j = take_job(x, m->from->name))) {
-        refuse_plan(x, m, "the executor still works off the plans of schedulers that left");
+    if (m->from != x->employer.scheduler || !x->employer.taken) {
+        actor_grant(x->actor, m->from, 1); /* executor.leave is on its way */
+    } else if (!(j = take_job(x, m->from))) {
+        refuse_plan(x, m, "a plan found no free job");
     } else {
         wire_writer out = {.data = j->plan, .capacity = PLAN_BYTES_MAX};
         if (!message_encode(MSG_STEP_PLAN, m->body, &out, &err)) {
@@ -248,22 +281,13 @@ static void on_step_plan(void *self, const message *m)
     }
 }
 
-static void on_peer_up(void *self, peer *p)
-{
-    executor *x = self;
-    if (p->role != ROLE_SCHEDULER)
-        return;
-    executor_ready about = engine_about(x->engine);
-    error          err;
-    if (!actor_send(x->actor, p, MSG_EXECUTOR_READY, &about, NULL, &err))
-        log_error("not announced", "node=%s why=\"%s\"", p->name, err.text);
-}
-
 static void on_peer_down(void *self, peer *p)
 {
     executor *x = self;
-    if (strcmp(p->name, x->scheduler) == 0)
-        x->scheduler[0] = '\0';
+    for (uint32_t i = 0; i < JOBS; i++)
+        if (x->jobs[i].scheduler == p)
+            x->jobs[i].scheduler = NULL;
+    employer_peer_down(&x->employer, p);
 }
 
 static void on_drain(void *self)
@@ -314,6 +338,7 @@ static void *create(actor *a, const void *options, error *err)
     }
     x->actor   = a;
     x->options = options;
+    employer_init(&x->employer, a);
     pthread_mutex_init(&x->mutex, NULL);
     pthread_cond_init(&x->changed, NULL);
     x->steps        = metric_counter("troupe_executor_steps_total", "", "Passes that this executor ran.");
@@ -350,20 +375,18 @@ static uint32_t load(const void *self)
 }
 
 static const actor_route routes[] = {
-    {MSG_EXECUTOR_RESET, on_executor_reset}, /* a scheduler takes this executor over */
+    {MSG_EXECUTOR_RESET, on_executor_reset}, /* a scheduler takes this executor, or takes it anew */
     {MSG_STEP_PLAN, on_step_plan},           /* one forward pass to run */
 };
 
 const actor_class executor_class = {
     .name         = "executor",
     .role         = ROLE_EXECUTOR,
-    .fenced_roles = 1 << ROLE_SCHEDULER,
     .routes       = routes,
     .n_routes     = COUNT(routes),
     .create       = create,
     .destroy      = destroy,
     .on_turn      = on_turn,
-    .on_peer_up   = on_peer_up,
     .on_peer_down = on_peer_down,
     .on_drain     = on_drain,
     .load         = load,

@@ -23,7 +23,7 @@ typedef struct {
     uint64_t    kv_cache_memory;        /* bytes */
     uint32_t    kv_cache_dtype;         /* index into auto|f32|f16|bf16|int8|int4 */
     uint32_t    pooling;                /* index into auto|mean|cls|last */
-    bool        compute_inline;         /* simulations: compute on the actor's thread */
+    bool        compute_inline;         /* simulations: compute on the actor's thread, in virtual time */
 } executor_options;
 
 extern const option_row executor_option_rows[];

@@ -20,10 +20,11 @@ executor_ready engine_about(const engine *e);
 /* Forgets every slot. */
 void engine_reset(engine *e);
 
-/* Runs one plan. The result and all it points to are in `memory`. A plan that asks for the impossible, or an arena that
- * is too small, gives a result whose error says so; nothing was computed then, and the slots it opened stay open. A
- * sequence for which no token can be sampled fails alone: its output has an error, in this plan and in all that name it
- * before its slot is closed. */
+/* Runs one plan. The result and all it points to are in `memory`; its elapsed_us is the caller's to fill in, unless it
+ * is set (a stand-in in simulations knows how long a pass would have taken). A plan that asks for the impossible, or an
+ * arena that is too small, gives a result whose error says so; nothing was computed then, and the slots it opened stay
+ * open. A sequence for which no token can be sampled fails alone: its output has an error, in this plan and in all that
+ * name it before its slot is closed. */
 step_result engine_run(engine *e, const step_plan *plan, arena *memory);
 
 /* Bytes that the result of any plan may take. */

@@ -121,11 +121,19 @@ const char *gateway_lacks(const gateway *g)
     return first_lacking(g, SIZE_MAX);
 }
 
+bool gateway_was_ready(const gateway *g)
+{
+    return g->ready_ns > 0 && (double)(gateway_now_ns(g) - g->ready_ns) / 1e9 <= g->options->resume_wait_s;
+}
+
 bool gateway_may_take(gateway *g, const answer *a, error *err)
 {
-    const char *lacks = actor_is_draining(g->actor) ? gateway_lacks(g) : first_lacking(g, a->sums ? SIZE_MAX : 1);
-    if (lacks)
-        return error_set(err, ERR_NOT_READY, "%s; try again shortly", lacks);
+    const char *lacks = first_lacking(g, a->sums ? SIZE_MAX : 1);
+    if (!lacks && a->sums)
+        g->ready_ns = gateway_now_ns(g);
+    if (actor_is_draining(g->actor) || (lacks && !gateway_was_ready(g)))
+        return error_set(err, ERR_NOT_READY, "%s; try again shortly",
+                         actor_is_draining(g->actor) ? gateway_lacks(g) : lacks);
     if (g->n_answers > g->options->max_requests)
         return error_set(err, ERR_OVERLOADED, "this gateway has %u requests in hand already", g->n_answers - 1);
     uint32_t n_runs = a->pooled && a->n_runs > RUNS_AT_ONCE ? RUNS_AT_ONCE : a->n_runs;
@@ -189,14 +197,11 @@ static void reload_all(gateway *g)
 
 static void on_tick(void *self, actor_timer *timer)
 {
-    gateway *g   = self;
-    int64_t  now = gateway_now_ns(g);
+    gateway *g = self;
     reload_rules(g, false);
     if (!gateway_lacks_parts(g))
-        g->unready_since_ns = 0;
-    else if (g->unready_since_ns == 0)
-        g->unready_since_ns = now;
-    else if ((double)(now - g->unready_since_ns) / 1e9 > g->options->resume_wait_s)
+        g->ready_ns = gateway_now_ns(g);
+    else if (!gateway_was_ready(g))
         runs_expire_waiting(g);
     actor_timer_set(g->actor, timer, TICK_MS * NS_PER_MS, on_tick);
 }
@@ -205,6 +210,7 @@ static void on_start(void *self)
 {
     gateway *g = self;
     actor_timer_set(g->actor, &g->tick, TICK_MS * NS_PER_MS, on_tick);
+    run_search_start(g);
     log_info("listens", "host=%s port=%u tls=%d", g->options->host, http_server_port(g->http),
              g->options->tls_cert != NULL);
 }
@@ -265,16 +271,18 @@ static void on_peer_down(void *self, peer *p)
     gateway *g = self;
     if (p->role == ROLE_CLIENT)
         bus_client_down(g, p);
-    else
+    else {
+        run_search_peer_down(g);
         runs_peer_down(g, p);
+    }
 }
 
 static void on_refused_message(void *self, const message *m)
 {
     const node_refused *body = m->body;
+    text_refused why = {.code = body->code == ERR_OVERLOADED ? ERR_OVERLOADED : ERR_INTERNAL, .text = body->text};
     if (body->type == MSG_TEXT_REQUEST || body->type == MSG_TEXT_ENCODE || body->type == MSG_TEXT_DECODE)
-        runs_on_refused(self, m->envelope, body->code == ERR_OVERLOADED ? ERR_OVERLOADED : ERR_INTERNAL, body->text,
-                        (span){0}, 0);
+        runs_on_refused(self, m, &why);
 }
 
 static void on_text_delta(void *self, const message *m)
@@ -284,9 +292,7 @@ static void on_text_delta(void *self, const message *m)
 
 static void on_text_refused(void *self, const message *m)
 {
-    const text_refused *body = m->body;
-    runs_on_refused(self, m->envelope, body->code < N_ERRORS ? (error_code)body->code : ERR_INTERNAL, body->text,
-                    body->field, body->retry_after_ms);
+    runs_on_refused(self, m, m->body);
 }
 
 /* An answer to text.encode or text.decode. */
@@ -306,6 +312,11 @@ static void on_text_encoded(void *self, const message *m)
         a->sink->encoded(a, m->body);
         answer_finish(a);
     }
+}
+
+static void on_gen_found(void *self, const message *m)
+{
+    run_search_found(self, m->body);
 }
 
 static void on_text_decoded(void *self, const message *m)
@@ -465,6 +476,7 @@ static const actor_route routes[] = {
     {MSG_TEXT_REFUSED, on_text_refused}, /* somebody downstream can't do it */
     {MSG_TEXT_ENCODED, on_text_encoded}, /* a tokenizer's answers */
     {MSG_TEXT_DECODED, on_text_decoded},
+    {MSG_GEN_FOUND, on_gen_found}, /* what somebody has of the runs that are silent */
 };
 
 const actor_class gateway_class = {

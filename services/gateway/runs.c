@@ -9,7 +9,7 @@
 
 #include <assert.h>
 
-enum { REST_FIRST_MS = 50, REST_FACTOR = 4, HOLD_MS = 250 };
+enum { REST_FIRST_MS = 50, REST_FACTOR = 4, REST_MAX_MS = 800, HOLD_MS = 250 };
 
 /* ---- the table ---- */
 
@@ -98,10 +98,11 @@ static bool fill_resume(run *r)
     if (!points)
         return false;
     for (uint32_t i = 0; i < r->n_choices; i++)
-        points[i] = (resume_point){.choice   = i,
-                                   .n_tokens = r->choices[i].n_tokens,
-                                   .tokens   = r->choices[i].tokens,
-                                   .finished = r->choices[i].finished};
+        points[i] = (resume_point){.choice     = i,
+                                   .n_tokens   = r->choices[i].n_tokens,
+                                   .tokens     = r->choices[i].tokens,
+                                   .finished   = r->choices[i].finished,
+                                   .text_bytes = r->choices[i].text_bytes};
     body->n_resume = r->n_choices;
     body->resume   = points;
     return true;
@@ -120,6 +121,9 @@ static bool send_run(gateway *g, run *r, peer *tokenizer)
     }
     if (actor_send(g->actor, tokenizer, r->type, r->body, &e, &err)) {
         r->state     = RUN_SENT;
+        r->sent      = true;
+        r->heard_ns  = gateway_now_ns(g);
+        r->n_missed  = 0;
         r->tokenizer = tokenizer;
         return true;
     }
@@ -156,7 +160,7 @@ void run_forget(gateway *g, run *r)
     if (r->state == RUN_WAITING)
         leave_queue(g, r);
     actor_timer_cancel(g->actor, &r->rest);
-    if (r->type == MSG_TEXT_REQUEST && (r->state == RUN_SENT || (r->state != RUN_DONE && r->attempt > 0))) {
+    if (r->type == MSG_TEXT_REQUEST && r->state != RUN_DONE && r->sent) {
         envelope e = about(r);
         cancel(g, &e, CANCEL_REASON_CLIENT_LEFT);
     }
@@ -176,29 +180,39 @@ static void on_rested(void *self, actor_timer *timer)
     run_wait(self, r);
 }
 
-static void try_again(gateway *g, run *r, const error *why)
+/* A request that is at fault takes down the same part again and again and never gets any further. */
+static void try_again(gateway *g, run *r, role lost, const error *why)
 {
-    if (r->attempt >= ATTEMPT_LAST) {
+    bool     is_shared = lost == ROLE_SCHEDULER || lost == ROLE_TOKENIZER;
+    uint32_t n_losses  = r->n_losses[lost]++;
+    if (n_losses >= (is_shared ? SHARED_LOSSES_MAX : LOSSES_MAX)) {
         metric_add(g->metrics.retry_exhausted, 1);
         answer_refuse(r->answer, why, (span){0}, 1000);
         return;
     }
-    envelope old = about(r);
-    if (r->type == MSG_TEXT_REQUEST)
+    if (r->type == MSG_TEXT_REQUEST && lost != ROLE_TOKENIZER) {
+        envelope old = about(r);
         cancel(g, &old, CANCEL_REASON_SUPERSEDED);
+        r->attempt++;
+    } /* a tokenizer may have passed it on before: then the scheduler drops the same attempt */
     metric_add(g->metrics.retries, 1);
-    log_warn("sends a request again", "attempt=%u why=\"%s\"", r->attempt + 1, why->text);
+    log_warn("sends a request again", "attempt=%u why=\"%s\"", r->attempt, why->text);
     int64_t rest_ms = REST_FIRST_MS;
-    for (uint32_t i = 0; i < r->attempt; i++)
+    for (uint32_t i = 0; i < n_losses && rest_ms < REST_MAX_MS; i++)
         rest_ms *= REST_FACTOR;
-    r->attempt++;
-    r->state     = RUN_RESTING;
+    r->state         = RUN_RESTING;
+    r->held_since_ns = 0; /* it was taken */
     r->tokenizer = r->postprocessor = NULL;
     gateway_timer_set(g, &r->rest, rest_ms * NS_PER_MS, on_rested);
 }
 
-/* Calls visit for every run; an answer may end meanwhile, alone of all. */
-static void each_run(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg)
+void run_lost(gateway *g, run *r, const error *why)
+{
+    try_again(g, r, ROLE_SCHEDULER, why);
+}
+
+/* An answer may end meanwhile, alone of all. */
+void runs_each(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg)
 {
     for (answer *a = g->answers, *next; a; a = next) {
         next           = a->next;
@@ -212,27 +226,42 @@ static void each_run(gateway *g, void (*visit)(gateway *g, run *r, void *arg), v
     }
 }
 
+static void count_peer(void *arg, peer *p)
+{
+    (void)p;
+    ++*(uint32_t *)arg;
+}
+
+/* One is leaving and not counted any more. */
+static bool has_scheduler(const gateway *g)
+{
+    uint32_t n = 0;
+    actor_each_peer(g->actor, ROLE_SCHEDULER, count_peer, &n);
+    return n > 0;
+}
+
 static void lose_peer(gateway *g, run *r, void *arg)
 {
     const peer *p = arg;
     error       why;
     if (r->state != RUN_SENT)
         return;
-    /* A scheduler's requests can't be told from another's; a tokenizer's are lost unless an answer has begun. */
+    /* A tokenizer's requests are lost unless an answer has begun. Of a scheduler's those tell us that worked with it,
+     * the tokenizer or the postprocessor; when it was the only one, all are lost. */
     bool begun = r->postprocessor != NULL;
     if (r->postprocessor != p && !(r->tokenizer == p && !begun) &&
-        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST)) {
+        !(p->role == ROLE_SCHEDULER && r->type == MSG_TEXT_REQUEST && !has_scheduler(g))) {
         if (r->tokenizer == p)
             r->tokenizer = NULL;
         return;
     }
     error_set(&why, ERR_GONE, "a %s left while it worked on this request", role_name(p->role));
-    try_again(g, r, &why);
+    try_again(g, r, p->role, &why);
 }
 
 void runs_peer_down(gateway *g, peer *p)
 {
-    each_run(g, lose_peer, p);
+    runs_each(g, lose_peer, p);
 }
 
 static void expire(gateway *g, run *r, void *arg)
@@ -247,40 +276,42 @@ void runs_expire_waiting(gateway *g)
     error       why;
     const char *lacks = gateway_lacks_parts(g);
     error_set(&why, ERR_NOT_READY, "%s", lacks ? lacks : "a part of the system is away");
-    each_run(g, expire, &why);
+    runs_each(g, expire, &why);
 }
 
 /* An attempt after the first is for a client that was promised an answer, and so is one of many texts whose others were
- * taken: the system may need a moment to come up again. */
+ * taken. */
 static bool was_promised(const run *r)
 {
     return r->attempt > 0 || (r->answer->pooled && r->answer->n_runs > 1);
 }
 
-static bool may_hold(gateway *g, run *r)
+/* The system may need a moment to come up again. */
+static bool may_hold(gateway *g, run *r, error_code code)
 {
+    if (code != ERR_NOT_READY && (code != ERR_OVERLOADED || !was_promised(r)))
+        return false;
     int64_t now = gateway_now_ns(g);
     if (r->held_since_ns == 0)
         r->held_since_ns = now;
     r->state = RUN_RESTING;
-    return (double)(now - r->held_since_ns) / 1e9 <= g->options->resume_wait_s;
+    return (double)(now - r->held_since_ns) / 1e9 < g->options->resume_wait_s;
 }
 
-void runs_on_refused(gateway *g, const envelope *e, error_code code, span text, span field, uint32_t retry_after_ms)
+void runs_on_refused(gateway *g, const message *m, const text_refused *refused)
 {
-    run  *r = run_find(g, &e->request);
-    error why;
-    if (!r || r->attempt != e->attempt || r->state != RUN_SENT)
+    run       *r    = run_find(g, &m->envelope->request);
+    error_code code = refused->code > ERR_NONE && refused->code < N_ERRORS ? (error_code)refused->code : ERR_INTERNAL;
+    error      why;
+    if (!r || r->attempt != m->envelope->attempt || r->state != RUN_SENT)
         return;
-    if (code <= ERR_NONE || code >= N_ERRORS)
-        code = ERR_INTERNAL;
-    error_set(&why, code, "%.*s", SPAN_ARG(text));
+    error_set(&why, code, "%.*s", SPAN_ARG(refused->text));
     if (code == ERR_GONE)
-        try_again(g, r, &why);
-    else if (was_promised(r) && (code == ERR_OVERLOADED || code == ERR_NOT_READY) && may_hold(g, r))
+        try_again(g, r, ROLE_SCHEDULER, &why); /* or another that was shared: what had it alone we see ourselves */
+    else if (may_hold(g, r, code))
         gateway_timer_set(g, &r->rest, HOLD_MS * NS_PER_MS, on_rested); /* nobody took this attempt: it isn't spent */
     else
-        answer_refuse(r->answer, &why, field, retry_after_ms);
+        answer_refuse(r->answer, &why, refused->field, refused->retry_after_ms);
 }
 
 /* ---- receiving ---- */
@@ -302,6 +333,8 @@ static bool keep_tokens(run *r, choice_state *c, const text_delta *d)
     if (d->n_tokens > 0)
         memcpy(c->tokens + c->n_tokens, d->tokens, d->n_tokens * sizeof *d->tokens);
     c->n_tokens += d->n_tokens;
+    if (d->n_tokens > 0)
+        memset(r->n_losses, 0, sizeof r->n_losses);
     return true;
 }
 
@@ -362,6 +395,7 @@ bool run_deliver(run *r, const text_delta *d)
             answer_refuse(r->answer, &err, (span){0}, 0);
             return false;
         }
+        c->text_bytes += (uint32_t)d->text.size;
         answer_saw_tokens(r->answer, d->n_tokens);
     }
     if (d->finish != FINISH_REASON_NONE && d->stop_reason.size)
@@ -394,7 +428,7 @@ static void ended_badly(gateway *g, run *r, const text_delta *d)
     error why;
     if (d->finish == FINISH_REASON_CANCELLED) {
         error_set(&why, ERR_GONE, "the request was cancelled downstream");
-        try_again(g, r, &why);
+        try_again(g, r, ROLE_EXECUTOR, &why); /* a beam search's */
         return;
     }
     if (d->finish == FINISH_REASON_TIMEOUT)
@@ -404,12 +438,31 @@ static void ended_badly(gateway *g, run *r, const text_delta *d)
     answer_refuse(r->answer, &why, (span){0}, 0);
 }
 
+static void log_delta(const run *r, const text_delta *d)
+{
+    char id[33];
+    request_id_print(&r->id, id);
+    log_debug("took a delta", "run=%s attempt=%u choice=%u index=%u tokens=%u prompt=%d finish=%s", id, r->attempt,
+              d->choice, d->index, d->n_tokens, d->prompt, finish_reason_name(d->finish));
+}
+
+/* The tokenizer that was lost had passed it on. */
+static void stop_resending(gateway *g, run *r)
+{
+    if (r->state == RUN_WAITING)
+        leave_queue(g, r);
+    actor_timer_cancel(g->actor, &r->rest);
+    r->state = RUN_SENT;
+}
+
 void runs_on_delta(gateway *g, const message *m)
 {
     text_delta d = *(const text_delta *)m->body;
     run       *r = run_find(g, &m->envelope->request);
+    if (r && m->envelope->attempt == r->attempt && (r->state == RUN_RESTING || r->state == RUN_WAITING))
+        stop_resending(g, r);
     if (!r || m->envelope->attempt != r->attempt || r->state != RUN_SENT || d.choice >= r->n_choices ||
-        r->type != MSG_TEXT_REQUEST) {
+        r->type != MSG_TEXT_REQUEST || (r->postprocessor && r->postprocessor != m->from)) {
         metric_add(g->metrics.deltas_dropped, 1);
         /* A cancel can overtake its request on the way to the scheduler; then it has to be said again. */
         if ((!r || m->envelope->attempt < r->attempt) && d.finish == FINISH_REASON_NONE)
@@ -418,6 +471,7 @@ void runs_on_delta(gateway *g, const message *m)
     }
     choice_state *c  = &r->choices[d.choice];
     r->postprocessor = m->from;
+    r->heard_ns      = gateway_now_ns(g);
     r->held_since_ns = 0;
     if (c->finished || (!d.prompt && d.index < c->n_tokens && !trim(c, &d))) {
         metric_add(g->metrics.deltas_dropped, 1);
@@ -427,11 +481,13 @@ void runs_on_delta(gateway *g, const message *m)
         error why;
         error_set(&why, ERR_GONE, "text was lost on its way: choice %u goes on at token %u, %u are there", d.choice,
                   d.index, c->n_tokens);
-        try_again(g, r, &why);
+        try_again(g, r, ROLE_POSTPROCESSOR, &why);
         return;
     }
     if (d.finish == FINISH_REASON_CANCELLED || d.finish == FINISH_REASON_TIMEOUT || d.finish == FINISH_REASON_ERROR)
         ended_badly(g, r, &d);
-    else
+    else {
+        log_delta(r, &d);
         run_deliver(r, &d);
+    }
 }

@@ -13,6 +13,7 @@
 
 #include "base/arena.h"
 #include "base/metric.h"
+#include "bus/request_list.h"
 #include "services/gateway/api_keys.h"
 #include "services/gateway/front_rules.h"
 #include "services/gateway/gateway.h"
@@ -27,16 +28,18 @@ typedef struct gateway gateway;
 typedef struct answer  answer;
 
 enum {
-    RUN_TABLE_SIZE = 8192,
-    ATTEMPT_LAST   = 3,  /* attempts are 0 to 3 */
-    RUNS_AT_ONCE   = 64, /* of one answer: so many texts don't fill everybody's queues */
-    N_FINISHES     = 8
+    RUN_TABLE_SIZE    = 8192,
+    LOSSES_MAX        = 3,  /* of parts that compute for few requests at a time: this one may be at fault */
+    SHARED_LOSSES_MAX = 20, /* of those that everybody's requests go through */
+    RUNS_AT_ONCE      = 64, /* of one answer: so many texts don't fill everybody's queues */
+    N_FINISHES        = 8
 };
 
 /* How far one choice has come. */
 typedef struct {
     uint32_t      n_tokens, tokens_capacity;
     uint32_t     *tokens;        /* delivered to the client */
+    uint32_t      text_bytes;    /* delivered too */
     uint32_t      n_prompt_seen; /* tokens of the prompt's echo that were delivered */
     bool          echoed;
     bool          begun; /* the client has seen this choice */
@@ -64,12 +67,17 @@ typedef struct run {
     run_state     state;
     request_id    id;
     uint32_t      attempt;
-    uint16_t      type; /* MSG_TEXT_REQUEST, MSG_TEXT_ENCODE or MSG_TEXT_DECODE */
+    bool          sent;                      /* this attempt or one before it: somebody may work on it */
+    uint8_t       n_losses[ROLE_CLIENT + 1]; /* of each role, since the last new token */
+    uint16_t      type;                      /* MSG_TEXT_REQUEST, MSG_TEXT_ENCODE or MSG_TEXT_DECODE */
     void         *body; /* of that type; a text_request's resume is filled in when it is sent again */
     peer         *tokenizer, *postprocessor; /* that have it, as far as is known */
     uint32_t      n_choices, n_open;
     choice_state *choices;
     actor_timer   rest;
+    int64_t       heard_ns;                 /* when it was sent, or heard of last */
+    uint32_t      asked_in_round, n_missed; /* by run_search.c; rounds in a row in which nobody had it */
+    bool          was_found;
     int64_t       held_since_ns; /* refused for lack of a part that is coming back; 0: not */
     struct run   *next_in_table;
     struct run   *next, *previous; /* waiting */
@@ -114,6 +122,13 @@ struct answer {
     envelope about;  /* of the client's message */
 };
 
+/* A round of asking everybody for the runs that are silent. */
+typedef struct {
+    uint32_t    round, n_unanswered, n_words;
+    uint32_t    words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
+    actor_timer timer;
+} run_search;
+
 typedef struct {
     metric *received, *in_hand, *waiting, *retries, *client_gone, *first_token, *inter_token, *elapsed;
     metric *prompt_tokens, *request_prompt_tokens, *request_generation_tokens;
@@ -141,9 +156,10 @@ struct gateway {
     answer                *answers;
     uint32_t               n_answers;
     size_t                 kept_bytes;
-    int64_t                unready_since_ns; /* 0: everything needed is there */
+    int64_t                ready_ns; /* when everything needed was there, to a tick; 0: never yet */
     int64_t                created_s;
     actor_timer            tick;
+    run_search             search;
     atomic_bool            reload_asked;
     gateway_metrics        metrics;
 };
@@ -155,6 +171,9 @@ const char *gateway_lacks(const gateway *g);
 const char *gateway_lacks_parts(const gateway *g); /* the same for requests in hand, which a drain finishes */
 void        gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*fire)(void *, actor_timer *));
 int64_t     gateway_now_ns(const gateway *g); /* not the turn's: callbacks of HTTP come between turns */
+
+/* Whether everything was there within --resume-wait: then what is away is waited for. */
+bool gateway_was_ready(const gateway *g);
 
 /* Refuses what can't be begun now: draining, not ready, too many requests, too much memory. */
 bool gateway_may_take(gateway *g, const answer *a, error *err);
@@ -186,9 +205,15 @@ void runs_pump(gateway *g);          /* sends what waits while there are credits
 void runs_expire_waiting(gateway *g);
 void runs_peer_down(gateway *g, peer *p);
 void runs_on_delta(gateway *g, const message *m);
-void runs_on_refused(gateway *g, const envelope *about, error_code code, span text, span field,
-                     uint32_t retry_after_ms);
-bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
+void runs_on_refused(gateway *g, const message *m, const text_refused *why);
+void runs_each(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg); /* visit may end that answer */
+void run_lost(gateway *g, run *r, const error *why); /* nobody works on it: it is sent again */
+bool run_deliver(run *r, const text_delta *d);       /* false: the answer ended */
+
+/* run_search.c */
+void run_search_start(gateway *g);
+void run_search_found(gateway *g, const gen_found *body);
+void run_search_peer_down(gateway *g);
 
 /* http_answers.c */
 extern const answer_sink http_sink;

@@ -79,7 +79,22 @@ const held_logprob *choice_next_logprob(choice *c)
     return c->held_logprobs ? held_logprobs_next(c->held_logprobs, c->n_said) : NULL;
 }
 
+uint32_t choice_n_unsettled(const choice *c)
+{
+    uint32_t n = c->held_logprobs ? held_logprobs_n(c->held_logprobs) : 0;
+    return n < CHOICE_HELD_MAX ? n : CHOICE_HELD_MAX;
+}
+
 /* ---- text ---- */
+
+/* Leaves out what an earlier attempt said of out[from..]. */
+static void skip(choice *c, filter_output *out, size_t from)
+{
+    size_t n_new = out->size - from, n = n_new < c->n_skipped ? n_new : c->n_skipped;
+    memmove(out->data + from, out->data + from + n, n_new - n);
+    out->size -= n;
+    c->n_skipped -= (uint32_t)n;
+}
 
 /* False when the filter blocks. */
 static bool say(choice *c, span text, filter_output *out)
@@ -103,7 +118,7 @@ static choice_end blocked(choice *c)
     return (choice_end){FINISH_REASON_CONTENT_FILTER, span_of(rule)};
 }
 
-choice_end choice_finish(choice *c, finish_reason reason, filter_output *out)
+static choice_end finish(choice *c, finish_reason reason, filter_output *out)
 {
     bool passes = say(c, detokenizer_finish(c->detokenizer), out);
     if (!passes || (c->filter && !filter_stream_finish(c->filter, out)))
@@ -112,7 +127,7 @@ choice_end choice_finish(choice *c, finish_reason reason, filter_output *out)
     return (choice_end){reason, {0}};
 }
 
-choice_end choice_push(choice *c, uint32_t token, filter_output *out)
+static choice_end push(choice *c, uint32_t token, filter_output *out)
 {
     span     text;
     uint32_t stop;
@@ -122,12 +137,28 @@ choice_end choice_push(choice *c, uint32_t token, filter_output *out)
     if (!say(c, text, out))
         return blocked(c);
     if (stopped) {
-        choice_end end = choice_finish(c, FINISH_REASON_STOP, out);
+        choice_end end = finish(c, FINISH_REASON_STOP, out);
         if (end.reason == FINISH_REASON_STOP)
             end.stop_reason = c->options.output->stop[stop];
         return end;
     }
     if (c->options.repetition_limit && repetition_add(&c->repetition, token, c->options.repetition_limit))
-        return choice_finish(c, FINISH_REASON_REPETITION, out);
+        return finish(c, FINISH_REASON_REPETITION, out);
     return (choice_end){FINISH_REASON_NONE, {0}};
+}
+
+choice_end choice_push(choice *c, uint32_t token, filter_output *out)
+{
+    size_t     from = out->size;
+    choice_end end  = push(c, token, out);
+    skip(c, out, from);
+    return end;
+}
+
+choice_end choice_finish(choice *c, finish_reason reason, filter_output *out)
+{
+    size_t     from = out->size;
+    choice_end end  = finish(c, reason, out);
+    skip(c, out, from);
+    return end;
 }

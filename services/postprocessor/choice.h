@@ -10,7 +10,7 @@
 #include "postprocessor/text_position.h"
 #include "text/detokenizer.h"
 
-/* Tokens that made no text yet wait for company, at most so many. */
+/* Tokens that made no text yet, or whose log probabilities wait, are accounted for later; at most so many. */
 enum { CHOICE_HELD_MAX = 64 };
 
 typedef struct {
@@ -31,6 +31,7 @@ typedef struct {
     uint32_t       n_tokens;
     uint32_t       n_held; /* the last tokens, which no delta accounted for yet */
     uint32_t       held[CHOICE_HELD_MAX];
+    uint32_t       n_skipped; /* bytes of the text to come that an earlier attempt said */
     uint32_t       n_cached, n_drafted, n_accepted;
     bool           ended;
 } choice;
@@ -50,7 +51,7 @@ size_t choice_output_bytes_max(const tokenizer *t);
 /* `c` is zero. ERR_INVALID names what is wrong with the stop strings. */
 bool choice_init(choice *c, arena *memory, const choice_options *options, error *err) MUST_CHECK;
 
-/* Adds one token and appends to *out the text that became final. */
+/* Adds one token and appends to *out the text that became final, but for n_skipped bytes. */
 choice_end choice_push(choice *c, uint32_t token, filter_output *out);
 
 /* Ends it: appends what was kept back. The reason is another than `reason` when the last text was blocked. */
@@ -65,6 +66,9 @@ void choice_hold_logprob(choice *c, const token_logprob *scored, bool is_printed
 
 /* One whose text left as it is; NULL: none. Valid until the next one is held. */
 const held_logprob *choice_next_logprob(choice *c);
+
+/* Of the last tokens, how many have log probabilities that wait: another attempt would have to bring them again. */
+uint32_t choice_n_unsettled(const choice *c);
 
 /* The bytes that `token` prints as at this place of the text; empty for a control token that is skipped. */
 span choice_printed(const choice *c, const text_position *at, uint32_t token);

@@ -41,6 +41,11 @@ void held_logprobs_add(held_logprobs *h, const token_logprob *scored, uint32_t f
     l->scored.top_logprobs                            = l->top_logprobs;
 }
 
+uint32_t held_logprobs_n(const held_logprobs *h)
+{
+    return h->n;
+}
+
 void held_logprobs_cover(held_logprobs *h, uint32_t character)
 {
     for (uint32_t i = 0; i < h->n && at(h, i)->first <= character; i++)

@@ -28,6 +28,8 @@ held_logprobs *held_logprobs_new(arena *memory); /* NULL: the arena is full */
 /* Behind those that wait; one too many, of tokens without text, is forgotten. */
 void held_logprobs_add(held_logprobs *h, const token_logprob *scored, uint32_t first, uint32_t end);
 
+uint32_t held_logprobs_n(const held_logprobs *h); /* that wait */
+
 /* The filter covered this character. */
 void held_logprobs_cover(held_logprobs *h, uint32_t character);
 

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/metric.h"
+#include "bus/request_list.h"
 #include "postprocessor/delta.h"
 #include "postprocessor/live_filter.h"
 
@@ -175,22 +176,26 @@ static void give_up(postprocessor *p, stream *s, const error *why)
 /* Sends what p->delta holds for a choice. False: the stream is gone. */
 static bool send_delta(postprocessor *p, stream *s, uint32_t choice_index, const choice_end *end, span error_text)
 {
-    const delta  *d     = &p->delta;
-    const choice *c     = &s->choices[choice_index];
-    peer         *owner = actor_find_peer(p->actor, span_of(s->reply_to));
-    text_delta    body  = {.choice      = choice_index,
-                           .index       = d->index,
-                           .text        = {d->text.data, d->text.size},
-                           .finish      = end->reason,
-                           .n_logprobs  = d->n_logprobs,
-                           .logprobs    = d->logprobs,
-                           .usage       = {s->n_prompt_tokens, c->n_tokens, c->n_cached, c->n_drafted, c->n_accepted},
-                           .n_tokens    = d->n_tokens,
-                           .tokens      = d->tokens,
-                           .stop_reason = end->stop_reason,
-                           .error       = error_text,
-                           .prompt      = d->prompt};
-    error         err;
+    const delta *d      = &p->delta;
+    choice      *c      = &s->choices[choice_index];
+    bool         settle = d->prompt || end->reason != FINISH_REASON_NONE;
+    uint32_t     n_kept = settle ? 0 : choice_n_unsettled(c);
+    peer        *owner  = actor_find_peer(p->actor, span_of(s->reply_to));
+    if (n_kept > d->n_tokens)
+        n_kept = d->n_tokens;
+    text_delta body = {.choice      = choice_index,
+                       .index       = d->index,
+                       .text        = {d->text.data, d->text.size},
+                       .finish      = end->reason,
+                       .n_logprobs  = d->n_logprobs,
+                       .logprobs    = d->logprobs,
+                       .usage       = {s->n_prompt_tokens, c->n_tokens, c->n_cached, c->n_drafted, c->n_accepted},
+                       .n_tokens    = d->n_tokens - n_kept,
+                       .tokens      = d->tokens,
+                       .stop_reason = end->stop_reason,
+                       .error       = error_text,
+                       .prompt      = d->prompt};
+    error      err;
     if (!owner) { /* its gateway left, and its clients with it */
         cancel_all(p, s->scheduler, &s->envelope, CANCEL_REASON_CLIENT_LEFT);
         close_stream(p, s);
@@ -201,6 +206,10 @@ static bool send_delta(postprocessor *p, stream *s, uint32_t choice_index, const
         return false;
     }
     metric_add(p->metrics.deltas, 1);
+    if (!settle) {
+        memcpy(c->held, d->tokens + d->n_tokens - n_kept, n_kept * sizeof *c->held);
+        c->n_held = n_kept;
+    }
     return true;
 }
 
@@ -339,6 +348,7 @@ static bool resume_choice(postprocessor *p, stream *s, const resume_point *r)
 {
     choice    *c   = &s->choices[r->choice];
     choice_end end = goes_on;
+    c->n_skipped   = r->text_bytes;
     for (uint32_t i = 0; i < r->n_tokens && end.reason == FINISH_REASON_NONE; i++) {
         delta_begin(&p->delta, 0, false);
         end = choice_push(c, r->tokens[i], &p->delta.text);
@@ -493,7 +503,7 @@ static bool hand_out_logprobs(postprocessor *p, stream *s, uint32_t choice_index
         if (delta_is_full(&p->delta)) {
             if (!send_delta(p, s, choice_index, &goes_on, (span){0}))
                 return false;
-            delta_begin(&p->delta, c->n_tokens, false);
+            begin_with_held(p, c);
         }
         delta_add_logprob(&p->delta, p->tokenizer, l->scored.token, &l->scored, l->first);
     }
@@ -510,7 +520,7 @@ static bool push_tokens(postprocessor *p, stream *s, const gen_tokens *body, uin
         if (delta_is_full(&p->delta)) {
             if (!send_delta(p, s, body->choice, &goes_on, (span){0}))
                 return false;
-            delta_begin(&p->delta, c->n_tokens, false);
+            begin_with_held(p, c);
         }
         if (i < body->n_logprobs && !take_logprob(p, s, c, body, i, !is_stop_token))
             return false;
@@ -615,6 +625,24 @@ static void on_gen_cancel(void *self, const message *m)
     }
 }
 
+static bool has_stream(void *self, const request_id *id, uint32_t attempt)
+{
+    const stream *s = stream_find(((postprocessor *)self)->streams, id);
+    return s && s->envelope.attempt == attempt;
+}
+
+static void on_gen_find(void *self, const message *m)
+{
+    postprocessor  *p    = self;
+    const gen_find *body = m->body;
+    uint32_t        words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
+    gen_found       reply = {.round = body->round, .requests = words};
+    error           err;
+    reply.n_requests = request_list_filter(body->requests, body->n_requests, words, has_stream, p);
+    if (!actor_send(p->actor, m->from, MSG_GEN_FOUND, &reply, NULL, &err))
+        log_debug("not answered", "node=%s why=\"%s\"", m->from->name, err.text);
+}
+
 /* The owner's bus would not take our text: it will not take the rest either. */
 static void on_refused(void *self, const message *m)
 {
@@ -629,14 +657,17 @@ static void on_refused(void *self, const message *m)
     close_stream(p, s);
 }
 
-/* Its gateways send the requests again, elsewhere. */
+/* What a scheduler had is lost with it: the owners are told, and send the requests again, elsewhere. */
 static void on_peer_down(void *self, peer *gone)
 {
     postprocessor *p = self;
+    error          why;
+    error_set(&why, ERR_GONE, "the scheduler of this request left");
     for (stream *s = stream_table_first(p->streams), *next; s; s = next) {
         next = s->next;
         if (s->scheduler == gone) {
             s->scheduler = NULL;
+            refuse(p, span_of(s->reply_to), &s->envelope, &why, (span){0});
             close_stream(p, s);
         }
     }
@@ -670,6 +701,7 @@ static const actor_route routes[] = {
     {MSG_GEN_OPEN, on_gen_open},     /* a request whose tokens will come */
     {MSG_GEN_TOKENS, on_gen_tokens}, /* they come */
     {MSG_GEN_PROMPT, on_gen_prompt}, /* log probabilities of its prompt */
+    {MSG_GEN_FIND, on_gen_find},     /* its gateway has heard nothing of it for a while */
     {MSG_GEN_CANCEL, on_gen_cancel}, /* nobody waits for it any more */
 };
 

@@ -206,6 +206,7 @@ static void add_entry(builder *b, sequence *q, uint32_t n_rows, uint32_t n_draft
     q->append_last                  = false;
     q->n_blocks_sent                = q->n_blocks;
     q->n_planned += n_rows + n_drafts;
+    suspicion_planned(b->x, q);
     q->n_pending += samples && !q->request->beam;
     q->planned_in_step = b->plan.step;
     q->n_in_flight++;
@@ -242,6 +243,8 @@ static void plan_sequence(builder *b, sequence *q)
         n_drafts = least(n_drafts, q->n_tokens_max - q->n_tokens - 1);
         n_drafts = least(n_drafts, b->logit_rows_left - 1);
     }
+    if (!suspicion_may_plan(b->x, q, n_rows + n_drafts))
+        return;
     if (!cover_positions(b, q, q->n_planned + n_rows + n_drafts)) {
         uint32_t covered = q->n_blocks * KV_BLOCK_TOKENS;
         if (covered <= q->n_planned || q->request->pooled) {

@@ -36,6 +36,7 @@ typedef struct {
 
 struct beam_search {
     uint32_t   width, n_reported, n_finished, n_candidates;
+    size_t     mark;  /* of the request's memory: behind it is what the search has found */
     uint32_t   n_top; /* likely tokens that the client wants to see; the search looks at 2 * width of them */
     hypothesis finished[BEAM_WIDTH_MAX];
     candidate  candidates[CANDIDATES_MAX];
@@ -96,7 +97,27 @@ bool beam_new(scheduler *s, request *r, error *err, span *field)
     if (r->n_choices > width)
         return error_set(err, ERR_INVALID, "%u choices from %u beams: n must not exceed the beam width", r->n_choices,
                          width);
+    r->beam->mark = arena_mark(r->memory);
     return true;
+}
+
+void beam_restart(scheduler *s, request *r)
+{
+    for (uint32_t i = 0; i < r->n_sequences; i++) {
+        sequence *q = &r->sequences[i];
+        if (q->state == SEQUENCE_RUNNING)
+            sequence_release(s, q);
+        q->state       = SEQUENCE_ENDED;
+        q->n_tokens    = q->n_prompt;
+        q->score       = 0;
+        q->report      = NULL;
+        q->append_last = false;
+    }
+    arena_rewind(r->memory, r->beam->mark);
+    r->beam->n_finished = r->beam->n_candidates = r->beam->n_reported = 0;
+    r->sequences[0].state                                             = SEQUENCE_WAITING;
+    r->n_live                                                         = 1;
+    queue_add(s, &r->sequences[0]);
 }
 
 static uint32_t n_running_beams(const request *r)

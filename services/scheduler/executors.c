@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+enum { HAND_BACK_MS = 1000, REST_FIRST_MS = 1000, REST_DOUBLINGS = 6 };
+
 executor_link *executors_find(scheduler *s, const peer *p)
 {
     for (executor_link *x = s->executors; x; x = x->next)
@@ -66,11 +68,45 @@ static executor_link *new_link(peer *p, const executor_ready *about, error *err)
     return x;
 }
 
+/* What an executor that gives wrong results computes is lost, and a request is failed by the third loss: its session
+ * ends and it begins anew, but not at once, and each time later. */
+void executors_wrong(scheduler *s, executor_link *x, const char *why)
+{
+    executor_fault *f = s->faults;
+    for (uint32_t i = 0; i < EXECUTOR_FAULTS_MAX; i++) { /* its own, or the one whose rest ended first */
+        if (strcmp(s->faults[i].name, x->peer->name) == 0) {
+            f = &s->faults[i];
+            break;
+        }
+        if (s->faults[i].rest_until_ns < f->rest_until_ns)
+            f = &s->faults[i];
+    }
+    if (strcmp(f->name, x->peer->name) != 0)
+        *f = (executor_fault){0};
+    snprintf(f->name, sizeof f->name, "%s", x->peer->name);
+    int64_t rest_ms  = REST_FIRST_MS << (f->n < REST_DOUBLINGS ? f->n : REST_DOUBLINGS);
+    f->rest_until_ns = actor_now_ns(s->actor) + rest_ms * NS_PER_MS;
+    f->n++;
+    log_error("an executor gives wrong results", "node=%s why=\"%s\" rest_ms=%lld", x->peer->name, why,
+              (long long)rest_ms);
+    executors_start_over(s, x, why);
+}
+
+static bool is_resting(const scheduler *s, const peer *p)
+{
+    for (uint32_t i = 0; i < EXECUTOR_FAULTS_MAX; i++)
+        if (strcmp(s->faults[i].name, p->name) == 0)
+            return actor_now_ns(s->actor) < s->faults[i].rest_until_ns;
+    return false;
+}
+
 void executors_add(scheduler *s, peer *p, const executor_ready *about)
 {
     executor_link *known = executors_find(s, p);
     if (known)
-        executors_lost(s, known, "it started again");
+        executors_lost(s, known, "it started again", false);
+    if (is_resting(s, p))
+        return; /* it asks again, here or elsewhere */
     if (about->kv_block_tokens != KV_BLOCK_TOKENS || about->n_slots == 0 || about->n_tokens_max == 0 ||
         about->n_kv_blocks == 0 || about->n_kv_blocks > KV_BLOCKS_MAX || about->n_slots > 4096) {
         log_error("executor not used: its sizes do not fit", "node=%s kv_block_tokens=%u slots=%u kv_blocks=%u",
@@ -84,7 +120,7 @@ void executors_add(scheduler *s, peer *p, const executor_ready *about)
     }
     error          err;
     executor_link *x     = new_link(p, about, &err);
-    executor_reset reset = {.epoch = actor_incarnation(s->actor)};
+    executor_reset reset = {.epoch = actor_incarnation(s->actor), .term = about->term};
     if (!x || !actor_send(s->actor, p, MSG_EXECUTOR_RESET, &reset, NULL, &err)) {
         log_error("executor not used", "node=%s why=\"%s\"", p->name, err.text);
         if (x)
@@ -113,7 +149,7 @@ void executors_check_timeouts(scheduler *s)
         log_error("an executor hangs", "node=%s step=%llu timeout_ms=%llu", x->peer->name,
                   (unsigned long long)x->plans[0].step, (unsigned long long)s->options->step_timeout_ms);
         x->peer->user = &given_up;
-        executors_lost(s, x, "no result within --step-timeout-ms");
+        executors_lost(s, x, "no result within --step-timeout-ms", true);
     }
 }
 
@@ -128,15 +164,58 @@ void executors_late_result(scheduler *s, peer *p)
 void executors_start_over(scheduler *s, executor_link *x, const char *why)
 {
     peer *p = x->peer;
-    executors_lost(s, x, why);
+    executors_lost(s, x, why, true);
     actor_end_session(s->actor, p, why);
 }
 
-/* Everything that ran there goes back to the queue with the tokens it has: another executor continues at the next
- * position. */
-void executors_lost(scheduler *s, executor_link *x, const char *why)
+typedef struct {
+    const scheduler *s;
+    uint32_t         n;
+} others;
+
+/* Executors that are there and of use, and work for another scheduler. */
+static void count_other(void *arg, peer *p)
 {
-    if (x->n_running > 0)
+    others *o = arg;
+    o->n += p->user != &given_up && !is_resting(o->s, p);
+}
+
+/* Without an executor requests wait for one; but while another scheduler has those that are there, they are theirs who
+ * own them to send again. A moment is left for executors to move over. */
+void executors_hand_back(scheduler *s)
+{
+    others o = {.s = s};
+    if (!s->executors && s->n_requests > 0)
+        actor_each_peer(s->actor, ROLE_EXECUTOR, count_other, &o);
+    if (o.n == 0) {
+        s->idle_since_ns = 0;
+        return;
+    }
+    if (s->idle_since_ns == 0)
+        s->idle_since_ns = actor_now_ns(s->actor);
+    if (actor_now_ns(s->actor) < executors_hand_back_due_ns(s))
+        return;
+    error err;
+    error_set(&err, ERR_GONE, "another scheduler has the executors");
+    for (request *r = s->requests, *next; r; r = next) {
+        next = r->next;
+        if (r->n_live == 0)
+            continue;
+        request_refuse(s, &r->envelope, r->reply_to, &err, (span){0});
+        request_end_all(s, r, FINISH_REASON_CANCELLED, NULL);
+    }
+}
+
+int64_t executors_hand_back_due_ns(const scheduler *s)
+{
+    return s->idle_since_ns == 0 ? INT64_MAX : s->idle_since_ns + HAND_BACK_MS * NS_PER_MS;
+}
+
+/* Everything that ran there goes back to the queue with the tokens it has: another executor continues at the next
+ * position. `failed`: what ran there may be at fault. */
+void executors_lost(scheduler *s, executor_link *x, const char *why, bool failed)
+{
+    if (failed && x->n_running > 0)
         log_warn("executor lost", "node=%s why=\"%s\" sequences=%u", x->peer->name, why, x->n_running);
     else
         log_info("executor left", "node=%s why=\"%s\"", x->peer->name, why);
@@ -151,10 +230,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why)
     x->n_plans = 0;
     while (x->running_first) {
         sequence *q = x->running_first;
-        if (q->request->beam)
-            request_end_all(s, q->request, FINISH_REASON_CANCELLED,
-                            NULL); /* nothing was said yet: its owner asks again */
-        else if (sequence_failed(q))
+        if (failed && suspicion_of_loss(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR,
                             "the request was running when three executors were lost");
         else

@@ -22,6 +22,13 @@ request *request_find(const scheduler *s, const request_id *id)
     return r;
 }
 
+/* The earliest of all is kept as a bound, so that a turn need not look at each request. */
+void request_note_deadline(scheduler *s, const request *r)
+{
+    if (r->envelope.deadline_unix_ms > 0 && r->envelope.deadline_unix_ms < s->deadline_unix_ms)
+        s->deadline_unix_ms = r->envelope.deadline_unix_ms;
+}
+
 static void link_request(scheduler *s, request *r)
 {
     request **place  = &s->table[table_place(&r->envelope.request)];
@@ -32,6 +39,8 @@ static void link_request(scheduler *s, request *r)
         s->requests->previous = r;
     s->requests = r;
     s->n_requests++;
+    s->n_speculating += r->n_draft_tokens > 0;
+    request_note_deadline(s, r);
 }
 
 static void unlink_request(scheduler *s, request *r)
@@ -44,6 +53,7 @@ static void unlink_request(scheduler *s, request *r)
     if (r->next)
         r->next->previous = r->previous;
     s->n_requests--;
+    s->n_speculating -= r->n_draft_tokens > 0;
 }
 
 /* ---- the queue ---- */
@@ -355,8 +365,11 @@ bool request_admit(scheduler *s, const message *m, error *err, span *field)
 {
     const gen_request *body  = m->body;
     request           *known = request_find(s, &m->envelope->request);
-    if (known && known->envelope.attempt >= m->envelope->attempt)
-        return error_set(err, ERR_INVALID, "attempt %u of this request is here already", known->envelope.attempt);
+    if (known && known->envelope.attempt >= m->envelope->attempt) {
+        log_debug("dropped a request that is here already", "attempt=%u", m->envelope->attempt);
+        actor_grant(s->actor, m->from, 1); /* its gateway could not know: the tokenizer that sent the first one died */
+        return true;
+    }
     if (known)
         request_end_all(s, known, FINISH_REASON_CANCELLED, NULL);
     if (!check_resume(s, body, err) || !check_request(s, body, err, field))
@@ -418,6 +431,7 @@ static uint32_t retry_after_ms(const scheduler *s)
 void request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field)
 {
     metric_add(s->metrics.refused, 1);
+    log_debug("refuses a request", "attempt=%u why=\"%s\" to=\"%.*s\"", about->attempt, why->text, SPAN_ARG(reply_to));
     peer *owner = actor_find_peer(s->actor, reply_to);
     if (!owner)
         return; /* its gateway left, and its clients with it */

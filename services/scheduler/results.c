@@ -70,6 +70,7 @@ static void apply_entry(scheduler *s, const planned_entry *e, const step_output 
     uint32_t n_new      = e->samples && output ? output->n_tokens : 0;
     uint32_t n_accepted = n_new > 0 ? n_new - 1 : 0;
     q->n_computed += e->n_rows + n_accepted;
+    suspicion_computed(q->executor, q);
     if (e->n_drafts > 0) {
         q->n_planned = q->n_computed; /* what was refused is written again */
         q->n_drafted += e->n_drafts;
@@ -181,7 +182,7 @@ static void step_failed(scheduler *s, planned_step *p, span why)
             request_settle(s, q->request);
         else if (q->generation != e->generation)
             continue;
-        else if (q->request->beam || sequence_failed(q))
+        else if (suspicion_of_loss(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR, "the executor failed on this request");
         else
             sequence_preempt(s, q);
@@ -192,7 +193,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
 {
     const char *fault = result->error.size > 0 ? NULL : find_fault(x, result);
     if (fault || x->n_plans == 0) {
-        executors_lost(s, x, fault ? fault : "an error without a plan");
+        executors_wrong(s, x, fault ? fault : "an error without a plan");
         return;
     }
     metric_observe(s->metrics.step_time, result->elapsed_us / 1e6);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "bus/request_list.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -90,7 +91,8 @@ static void *create(actor *a, const void *options, error *err)
         return NULL;
     }
     register_metrics(s);
-    s->measured_ns = actor_now_ns(a);
+    s->deadline_unix_ms = INT64_MAX;
+    s->measured_ns      = actor_now_ns(a);
     return s;
 }
 
@@ -106,7 +108,7 @@ static void destroy(void *self)
     for (executor_link *x = s->executors; x; x = x->next)
         x->running_first = x->running_last = NULL, x->n_running = 0, x->n_plans = 0;
     while (s->executors)
-        executors_lost(s, s->executors, "the scheduler ends");
+        executors_lost(s, s->executors, "the scheduler ends", false);
     metadata_free(s);
     free(s);
 }
@@ -140,9 +142,34 @@ static void on_gen_cancel(void *self, const message *m)
     }
 }
 
+static bool has_request(void *self, const request_id *id, uint32_t attempt)
+{
+    const request *r = request_find(self, id);
+    return r && r->envelope.attempt == attempt;
+}
+
+static void on_gen_find(void *self, const message *m)
+{
+    scheduler      *s    = self;
+    const gen_find *body = m->body;
+    uint32_t        words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
+    gen_found       reply = {.round = body->round, .requests = words};
+    error           err;
+    reply.n_requests = request_list_filter(body->requests, body->n_requests, words, has_request, s);
+    if (!actor_send(s->actor, m->from, MSG_GEN_FOUND, &reply, NULL, &err))
+        log_debug("not answered", "node=%s why=\"%s\"", m->from->name, err.text);
+}
+
 static void on_executor_ready(void *self, const message *m)
 {
     executors_add(self, m->from, m->body);
+}
+
+static void on_executor_leave(void *self, const message *m)
+{
+    executor_link *x = executors_find(self, m->from);
+    if (x)
+        executors_lost(self, x, "it works for another scheduler, or ends", false);
 }
 
 static void on_step_result(void *self, const message *m)
@@ -164,7 +191,7 @@ static void on_peer_down(void *self, peer *p)
     scheduler     *s = self;
     executor_link *x = executors_find(s, p);
     if (x)
-        executors_lost(s, x, "it left, or missed its heartbeats");
+        executors_lost(s, x, "it left, or missed its heartbeats", p->died);
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
         if (r->tokenizer == p)
@@ -186,10 +213,15 @@ static void on_peer_down(void *self, peer *p)
 static void end_late_requests(scheduler *s)
 {
     int64_t now_ms = clock_unix_ms(actor_clock(s->actor));
+    if (now_ms <= s->deadline_unix_ms)
+        return;
+    s->deadline_unix_ms = INT64_MAX;
     for (request *r = s->requests, *next; r; r = next) {
         next = r->next;
         if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0 && now_ms > r->envelope.deadline_unix_ms)
             request_end_all(s, r, FINISH_REASON_TIMEOUT, "the deadline passed");
+        else if (r->n_live > 0)
+            request_note_deadline(s, r);
     }
 }
 
@@ -223,9 +255,9 @@ static int64_t next_due_ns(const scheduler *s)
 {
     int64_t now_ns = actor_now_ns(s->actor), now_ms = clock_unix_ms(actor_clock(s->actor));
     int64_t due_ns = s->measured_ns + NS_PER_S, batch_ns = policy_due_ns(s);
-    for (const request *r = s->requests; r; r = r->next)
-        if (r->n_live > 0 && r->envelope.deadline_unix_ms > 0)
-            due_ns = earlier(due_ns, now_ns + (r->envelope.deadline_unix_ms + 1 - now_ms) * NS_PER_MS);
+    due_ns = earlier(due_ns, executors_hand_back_due_ns(s));
+    if (s->deadline_unix_ms < INT64_MAX)
+        due_ns = earlier(due_ns, now_ns + (s->deadline_unix_ms + 1 - now_ms) * NS_PER_MS);
     for (const executor_link *x = s->executors; x; x = x->next) {
         if (x->n_plans > 0 && s->options->step_timeout_ms > 0)
             due_ns = earlier(due_ns, x->oldest_since_ns + (int64_t)s->options->step_timeout_ms * NS_PER_MS);
@@ -261,6 +293,14 @@ static void update_gauges(const scheduler *s)
     metric_set(s->metrics.blocks_cached, cached);
 }
 
+static uint32_t n_executors(const scheduler *s)
+{
+    uint32_t n = 0;
+    for (const executor_link *x = s->executors; x; x = x->next)
+        n++;
+    return n;
+}
+
 static void on_turn(void *self)
 {
     scheduler *s = self;
@@ -271,8 +311,10 @@ static void on_turn(void *self)
         while (x->n_plans < PLANS_IN_FLIGHT_MAX && x->peer->ready && x->peer->credits > 0 && batch_plan(s, x))
             ;
     }
+    executors_hand_back(s);
     update_gauges(s);
     set_tick(s);
+    actor_set_capacity(s->actor, n_executors(s));
     actor_set_ready(s->actor, s->executors && !actor_is_draining(s->actor));
     if (actor_is_draining(s->actor) && s->n_requests == 0 && metadata_leave(s))
         actor_finish(s->actor);
@@ -344,7 +386,9 @@ static void dump(const void *self)
 static const actor_route routes[] = {
     {MSG_GEN_REQUEST, on_gen_request},       /* a tokenised request to queue */
     {MSG_GEN_CANCEL, on_gen_cancel},         /* its client left, or its stop string came */
+    {MSG_GEN_FIND, on_gen_find},             /* its gateway has heard nothing of it for a while */
     {MSG_EXECUTOR_READY, on_executor_ready}, /* an executor says what it holds */
+    {MSG_EXECUTOR_LEAVE, on_executor_leave}, /* it works for another scheduler */
     {MSG_STEP_RESULT, on_step_result},       /* an executor finished a step */
     {MSG_DRAFT_REPLY, on_draft_reply},       /* a drafter's guess */
 };

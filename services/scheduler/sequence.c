@@ -52,6 +52,7 @@ void sequence_release(scheduler *s, sequence *q)
         x->pending_closes[x->n_pending_closes++] = q->slot;
     else
         x->free_slots[x->n_free_slots++] = q->slot;
+    suspicion_released(x, q);
     leave_running_list(q);
     q->executor  = NULL;
     q->opened    = false;
@@ -82,19 +83,13 @@ void sequence_end(scheduler *s, sequence *q)
 void sequence_preempt(scheduler *s, sequence *q)
 {
     metric_add(s->metrics.preempted, 1);
+    if (q->request->beam) {
+        beam_restart(s, q->request);
+        return;
+    }
     sequence_release(s, q);
     q->state = SEQUENCE_WAITING;
     queue_add(s, q);
-}
-
-/* Failures that come back within a few tokens are counted: one that is at fault would go on to fail everybody. Those
- * far apart are not. */
-bool sequence_failed(sequence *q)
-{
-    if (q->n_tokens >= q->n_tokens_failed + FAILURE_TOKENS)
-        q->n_failures = 0;
-    q->n_tokens_failed = q->n_tokens;
-    return ++q->n_failures >= SEQUENCE_FAILURES_MAX;
 }
 
 /* Walks the prefix that is cached on `x`: calls `share` for its blocks when set. At least one token stays to be

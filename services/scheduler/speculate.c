@@ -50,6 +50,8 @@ static int64_t late_ns(const scheduler *s, const sequence *q)
 int64_t speculate_due_ns(const scheduler *s, const executor_link *x)
 {
     int64_t due_ns = INT64_MAX;
+    if (s->n_speculating == 0)
+        return due_ns;
     for (const sequence *q = x->running_first; q; q = q->next)
         if (q->draft == DRAFT_WAITING && late_ns(s, q) < due_ns)
             due_ns = late_ns(s, q);
@@ -59,6 +61,8 @@ int64_t speculate_due_ns(const scheduler *s, const executor_link *x)
 void speculate_turn(scheduler *s)
 {
     int64_t now_ns = actor_now_ns(s->actor);
+    if (s->n_speculating == 0)
+        return;
     for (executor_link *x = s->executors; x; x = x->next) {
         for (sequence *q = x->running_first; q; q = q->next) {
             if (q->draft == DRAFT_WANTED)

@@ -8,7 +8,7 @@
 #include "scheduler/scheduler.h"
 #include "store/store.h"
 
-enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, FAILURE_TOKENS = 32, REQUEST_TABLE_SIZE = 4096 };
+enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096, EXECUTOR_FAULTS_MAX = 16 };
 
 typedef struct scheduler     scheduler;
 typedef struct request       request;
@@ -50,7 +50,8 @@ typedef struct sequence {
     uint32_t    copy_from; /* block to copy into the last one before the next pass, or KV_NO_BLOCK (a beam's fork) */
     kv_hash     last_hash; /* of the first n_blocks_hashed blocks */
     uint32_t    n_cached, n_drafted, n_accepted;
-    uint32_t    n_failures, n_tokens_failed; /* executors lost or steps failed with it, and how long it was then */
+    uint32_t    n_failures, n_losses;       /* executors lost or steps failed with the same rows, and in all */
+    uint32_t    suspect_first, suspect_end; /* those rows */
     uint64_t    seed;
     bool        opened;          /* the executor knows the slot */
     bool        append_last;     /* a beam's newest token, which the executor does not know yet */
@@ -112,6 +113,7 @@ struct executor_link {
     kv_pool       *pool;
     sequence      *running_first, *running_last; /* in order of admission */
     uint32_t       n_running;
+    sequence      *suspect; /* whose suspicious rows are being computed; NULL: nobody's */
     uint32_t      *free_slots, *pending_closes;
     uint32_t       n_free_slots, n_pending_closes;
     uint64_t       next_step;
@@ -125,18 +127,28 @@ struct executor_link {
     char           model[256], device[128];
 };
 
+/* An executor that gave wrong results, and until when it is not used. */
+typedef struct {
+    char     name[BUS_NAME_BYTES + 1];
+    uint32_t n;
+    int64_t  rest_until_ns;
+} executor_fault;
+
 struct scheduler {
     actor                   *actor;
     const scheduler_options *options;
     hash_key                 key;
     request                 *table[REQUEST_TABLE_SIZE];
-    request                 *requests; /* all, newest first */
-    uint32_t                 n_requests;
+    request                 *requests;                     /* all, newest first */
+    uint32_t                 n_requests, n_speculating;    /* of them, those that want drafts */
+    int64_t                  deadline_unix_ms;             /* no request has an earlier one; INT64_MAX: none has any */
     sequence                *waiting_first, *waiting_last; /* in order of arrival */
     uint32_t                 n_waiting;
     uint64_t                 n_waiting_tokens;
     executor_link           *executors;
-    uint64_t                 n_plans; /* that were begun; numbers them */
+    executor_fault           faults[EXECUTOR_FAULTS_MAX];
+    int64_t                  idle_since_ns; /* others have all executors, and requests wait; 0: not so */
+    uint64_t                 n_plans;       /* that were begun; numbers them */
     metadata                *metadata;
     actor_timer              tick;
     double                   tokens_per_s; /* recent, for Retry-After */
@@ -151,6 +163,7 @@ struct scheduler {
 /* request_queue.c: requests from arrival to end. */
 bool      request_admit(scheduler *s, const message *m, error *err, span *field) MUST_CHECK;
 request  *request_find(const scheduler *s, const request_id *id);
+void      request_note_deadline(scheduler *s, const request *r);
 bool      request_open(scheduler *s, request *r); /* tells a postprocessor; false when none can take it now */
 void      request_refuse(scheduler *s, const envelope *about, span reply_to, const error *why, span field);
 void      request_answer(scheduler *s, request *r, const step_output *output); /* a pooled one */
@@ -168,17 +181,26 @@ void     sequence_emit(scheduler *s, sequence *q, uint32_t first, uint32_t n, co
 void     sequence_end(scheduler *s, sequence *q);
 void     sequence_release(scheduler *s, sequence *q); /* gives slot and blocks back; forgets what was computed */
 void     sequence_preempt(scheduler *s, sequence *q);
-bool     sequence_failed(sequence *q); /* through no word of its own; true: too often, it may be at fault */
 void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
 void     sequence_publish_blocks(scheduler *s, sequence *q);
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
 
+/* suspicion.c */
+bool suspicion_of_loss(const sequence *q); /* with what is in flight of it; true: it is convicted, and must end */
+bool suspicion_may_plan(const executor_link *x, const sequence *q, uint32_t n_rows); /* the next rows of it */
+void suspicion_planned(executor_link *x, const sequence *q);
+void suspicion_computed(executor_link *x, const sequence *q);
+void suspicion_released(executor_link *x, const sequence *q);
+
 /* executors.c */
 void           executors_add(scheduler *s, peer *p, const executor_ready *about);
-void           executors_lost(scheduler *s, executor_link *x, const char *why);
+void           executors_lost(scheduler *s, executor_link *x, const char *why, bool failed);
 void           executors_start_over(scheduler *s, executor_link *x, const char *why); /* lost; it comes back anew */
+void           executors_wrong(scheduler *s, executor_link *x, const char *why);      /* the same, after a rest */
 void           executors_check_timeouts(scheduler *s);
 void           executors_late_result(scheduler *s, peer *p); /* of one that is not used */
+void           executors_hand_back(scheduler *s); /* the requests, when others have had all executors for a while */
+int64_t        executors_hand_back_due_ns(const scheduler *s); /* INT64_MAX: not by time */
 executor_link *executors_find(scheduler *s, const peer *p);
 
 /* batch.c */
@@ -213,6 +235,7 @@ void   metadata_keep_session(scheduler *s, const sequence *q);
 bool     beam_new(scheduler *s, request *r, error *err, span *field) MUST_CHECK;
 size_t   beam_bytes(const gen_request *body); /* of the request's memory, beside its sequences */
 void     beam_scored(scheduler *s, sequence *q, const step_output *output);
-uint32_t beam_width(const request *r); /* 0: no beam search */
+void     beam_restart(scheduler *s, request *r); /* from the prompt: nothing was said yet */
+uint32_t beam_width(const request *r);           /* 0: no beam search */
 
 #endif

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ASKED_MAX = 1024, RETRY_AFTER_MS = 1000 };
+enum { ASKED_MAX = 4096, RETRY_AFTER_MS = 1000 };
 
 /* A request that went on: who sent it, and to which scheduler. */
 typedef struct {
@@ -220,6 +220,13 @@ static void on_text_decode(void *self, const message *m)
         send_refusal(s, m->from, m->envelope, &field, &err);
 }
 
+/* What came before this went on, or was refused, before it. */
+static void on_gen_find(void *self, const message *m)
+{
+    gen_found body = {.round = ((const gen_find *)m->body)->round};
+    answer(self, m->from, MSG_GEN_FOUND, &body, m->envelope);
+}
+
 static void on_drain(void *self)
 {
     actor_finish(((service *)self)->actor); /* nothing is in hand between messages */
@@ -229,6 +236,7 @@ static const actor_route routes[] = {
     {MSG_TEXT_REQUEST, on_text_request}, /* a prompt to make tokens of and pass on */
     {MSG_TEXT_ENCODE, on_text_encode},   /* only the tokens, please */
     {MSG_TEXT_DECODE, on_text_decode},   /* and back */
+    {MSG_GEN_FIND, on_gen_find},         /* is this yours? */
 };
 
 const actor_class tokenizer_class = {

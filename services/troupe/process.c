@@ -4,6 +4,7 @@
 
 #include "troupe/admin.h"
 #include "troupe/endpoints.h"
+#include "troupe/resolver.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -21,6 +22,7 @@ struct process {
     uint32_t               n_actors;
     char                   endpoints[ACTORS_MAX][3][ENDPOINTS_BYTES]; /* flags, cut at their commas */
     admin                 *admin;
+    resolver              *resolver;
     atomic_bool            quit, drained;
     pthread_t              drainer;
 };
@@ -81,14 +83,35 @@ static bool start_actor(process *p, const actor_class *class, const void *option
     return true;
 }
 
+/* Endpoints with a name in them are the resolver's: the actor calls every address that they stand for. */
+static uint32_t take_names(actor_options *options, const char **names)
+{
+    uint32_t n_names = 0, n_left = 0;
+    for (size_t i = 0; i < COUNT(options->connect); i++) {
+        const char *endpoint = options->connect[i];
+        options->connect[i]  = NULL;
+        if (endpoint && resolver_wants(endpoint))
+            names[n_names++] = endpoint;
+        else if (endpoint)
+            options->connect[n_left++] = endpoint;
+    }
+    return n_names;
+}
+
 static bool add_service(process *p, service_id id, const all_options *all, bool alone, error *err)
 {
     const service *what    = &services[id];
     actor_options  options = {.bus = p->bus, .credits = what->credits};
+    const char    *names[COUNT(options.connect)];
     if (!endpoints_of(p, what, alone, &options, err))
         return false;
+    uint32_t n_names = take_names(&options, names);
     if (!start_actor(p, what->class, (const char *)all + what->offset, &options, err))
         return error_wrap(err, "%s", what->name);
+    for (uint32_t i = 0; i < n_names; i++)
+        if (!bus_may_connect(p->bus, names[i], err) ||
+            !resolver_add(p->resolver, p->actors[p->n_actors - 1], names[i], err))
+            return error_wrap(err, "%s cannot connect", what->name);
     return true;
 }
 
@@ -166,8 +189,9 @@ process *process_new(const process_options *options, const all_options *all, int
         .server_key_file = options->server_key_file,
         .insecure        = options->insecure,
     };
-    p->bus = bus_new(&security, err);
-    if (!p->bus || !add_services(p, all, only, err))
+    p->bus      = bus_new(&security, err);
+    p->resolver = p->bus ? resolver_new(NULL, err) : NULL;
+    if (!p->resolver || !add_services(p, all, only, err) || !resolver_start(p->resolver, err))
         goto failed;
     if (options->admin_port > 0) {
         p->admin = admin_new(options->admin_host, (uint16_t)options->admin_port, err);
@@ -250,6 +274,7 @@ void process_free(process **process_to_free)
     if (!p)
         return;
     admin_free(&p->admin);
+    resolver_free(&p->resolver);
     stop_all(p);
     while (p->n_actors > 0) {
         actor_join(p->actors[--p->n_actors]);

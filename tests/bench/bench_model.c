@@ -96,7 +96,7 @@ static void report(bench *b, const char *name, uint32_t n_sequences, uint32_t n_
 /* What the server's benchmark asks of it, without the server: every prompt, then every token of the answers. */
 static void report_streams(bench *b, uint32_t n_streams, uint32_t n_prompt, uint32_t n_answer)
 {
-    double   start = now_s();
+    double   start      = now_s();
     uint32_t n_together = N_TOKENS_MAX / n_prompt;
     for (uint32_t i = 0; i < n_streams; i += n_together)
         step(b, n_together, 0, n_prompt);

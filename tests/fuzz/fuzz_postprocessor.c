@@ -45,14 +45,13 @@ static void on_delta(void *self, const message *m)
     assert(!d->prompt || d->finish == FINISH_REASON_NONE);
 }
 
-static const actor_route gateway_routes[]   = {{MSG_TEXT_DELTA, on_delta},       {MSG_TEXT_REFUSED, actor_ignore},
-                                               {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},
-                                               {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-                                               {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_route scheduler_routes[] = {{MSG_GEN_REQUEST, actor_ignore},
-                                               {MSG_GEN_CANCEL, actor_ignore},
-                                               {MSG_EXECUTOR_READY, actor_ignore},
-                                               {MSG_STEP_RESULT, actor_ignore},
+static const actor_route gateway_routes[] = {
+    {MSG_TEXT_DELTA, on_delta},      {MSG_TEXT_REFUSED, actor_ignore}, {MSG_TEXT_REQUEST, actor_ignore},
+    {MSG_TEXT_CANCEL, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore}};
+static const actor_route scheduler_routes[] = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore},       {MSG_EXECUTOR_READY, actor_ignore},
+                                               {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
                                                {MSG_DRAFT_REPLY, actor_ignore}};
 
 static const actor_class gateway   = {.name     = "gateway",
@@ -143,6 +142,8 @@ static void act_prompt(stage *t)
 static void act_cancel(stage *t)
 {
     envelope about = take_about(t);
+    if (take(&t->in) > 240)
+        say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
     say(t, GATEWAY, MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }
 

@@ -158,22 +158,25 @@ static void on_plan(void *self, const message *m)
         .destroy = destroy                                                                                             \
     }
 
-static const actor_route gateway_routes[]   = {{MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},
-                                               {MSG_TEXT_REFUSED, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},
-                                               {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-                                               {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
-static const actor_route client_routes[]   = {{MSG_TEXT_DELTA, actor_ignore},
-                                              {MSG_TEXT_REFUSED, actor_ignore},
-                                              {MSG_TEXT_ENCODED, actor_ignore},
-                                              {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_route reader_routes[]   = {{MSG_GEN_OPEN, actor_ignore},
-                                              {MSG_GEN_TOKENS, actor_ignore},
-                                              {MSG_GEN_PROMPT, actor_ignore},
-                                              {MSG_GEN_CANCEL, actor_ignore}};
-static const actor_route drafter_routes[]  = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
-static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
+static const actor_route gateway_routes[] = {
+    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, actor_ignore},
+    {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore}};
+static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
+static const actor_route client_routes[]    = {{MSG_TEXT_DELTA, actor_ignore},
+                                               {MSG_TEXT_REFUSED, actor_ignore},
+                                               {MSG_TEXT_ENCODED, actor_ignore},
+                                               {MSG_TEXT_DECODED, actor_ignore}};
+static const actor_route reader_routes[]    = {{MSG_GEN_OPEN, actor_ignore},
+                                               {MSG_GEN_TOKENS, actor_ignore},
+                                               {MSG_GEN_PROMPT, actor_ignore},
+                                               {MSG_GEN_CANCEL, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
+static const actor_route drafter_routes[]   = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
+static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
 
 static const actor_class classes[N_PLAYERS] = {
     [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),
@@ -250,7 +253,11 @@ static void act_cancel(stage *t)
 {
     static const player_id who[] = {GATEWAY, POSTPROCESSOR, TOKENIZER};
     envelope               about = take_about(t);
-    say(t, who[take(&t->in) % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
+    uint8_t                which = take(&t->in);
+    if (which > 240)
+        say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
+    else
+        say(t, who[which % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }
 
 static void act_ready(stage *t)
@@ -258,7 +265,11 @@ static void act_ready(stage *t)
     player_id       who  = EXECUTOR + take(&t->in) % EXECUTORS;
     executor_ready *body = take_message(&t->in, MSG_EXECUTOR_READY, t->memory);
     uint8_t         how  = take(&t->in);
-    body->fingerprint    = how & 0x80 ? body->fingerprint : 0;
+    if (how == 0xff) {
+        say(t, who, MSG_EXECUTOR_LEAVE, take_message(&t->in, MSG_EXECUTOR_LEAVE, t->memory), NULL);
+        return;
+    }
+    body->fingerprint = how & 0x80 ? body->fingerprint : 0;
     if (how & 1)
         body->n_kv_blocks = 1 + take(&t->in) % 64;
     if (how & 2)

@@ -57,7 +57,7 @@ static void on_text_refused(void *self, const message *m)
 static const actor_route gateway_routes[] = {
     {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
     {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
+    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
 };
 
 static const actor_class gateway_class = {.name     = "gateway",
@@ -67,8 +67,10 @@ static const actor_class gateway_class = {.name     = "gateway",
                                           .create   = create,
                                           .destroy  = free};
 
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
+static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
 
 static const actor_class tokenizer_class = {.name     = "tokenizer",
                                             .role     = ROLE_TOKENIZER,
@@ -144,7 +146,8 @@ static void on_gen_prompt(void *self, const message *m)
 static const actor_route collector_routes[] = {{MSG_GEN_OPEN, on_gen_open},
                                                {MSG_GEN_TOKENS, on_gen_tokens},
                                                {MSG_GEN_PROMPT, on_gen_prompt},
-                                               {MSG_GEN_CANCEL, actor_ignore}};
+                                               {MSG_GEN_CANCEL, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
 
 static const actor_class collector_class = {.name     = "collector",
                                             .role     = ROLE_POSTPROCESSOR,

@@ -581,7 +581,8 @@ static void an_hour_of_traffic_leaks_nothing(void **state)
     d.executor_options.kv_cache_memory = 512 << 10;
     d.scheduler_options.draft_wait_ms  = 30;
     deployment_start(&d, 100, 2, 1);
-    simulation_set_network(d.sim, &(sim_network_options){5 * NS_PER_MS, 20 * NS_PER_MS, 0});
+    simulation_set_network(d.sim,
+                           &(sim_network_options){.delay_min_ns = 5 * NS_PER_MS, .delay_max_ns = 20 * NS_PER_MS});
     int64_t begin_ms = clock_unix_ms(simulation_clock(d.sim));
     for (uint32_t i = 0; i < N_BURSTS; i++) {
         peak = fmax(peak, run_burst(&d));

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -30,9 +31,15 @@ def require_files():
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the system gives to connections: it stays free while its process is away and comes back."""
+    while True:
+        with socket.socket() as s:
+            port = random.randrange(12000, 32000)
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def wait_until(condition, what, timeout_s=START_S, pause_s=0.05):
@@ -118,12 +125,12 @@ class Server:
         self.processes[name] = Process(name, arguments, self.folder, env)
         return self.processes[name]
 
-    def troupe(self, command, *flags, admin=True):
-        arguments = [TROUPE, command, *flags]
+    def troupe(self, command, *flags, admin=True, name=None):
+        arguments, name = [TROUPE, command, *flags], name or command
         if admin:
-            self.admin_ports[command] = self.admin_ports.get(command) or free_port()
-            arguments += ["--admin-port", self.admin_ports[command]]
-        return self.start(command, arguments)
+            self.admin_ports[name] = self.admin_ports.get(name) or free_port()
+            arguments += ["--admin-port", self.admin_ports[name]]
+        return self.start(name, arguments)
 
     def wait_ready(self, process):
         """Until the gateway in `process` listens and has everything behind it."""
@@ -183,12 +190,19 @@ class Server:
         gauges = "troupe_sequences_running troupe_sequences_waiting troupe_num_requests_in_hand".split()
         gauges += ["troupe_postprocessor_streams", "troupe_gateway_prompts_waiting"]
         gauges += ["troupe_kv_blocks_used", "troupe_bus_credits_spent"]  # without those kept for their prefix
-        wait_until(lambda: not any(self.metric(g) for g in gauges), f"{', '.join(gauges)} are 0", timeout_s)
+
+        def idle():
+            try:
+                return not any(self.metric(g) for g in gauges)
+            except httpx.TransportError:  # one that was started again does not listen yet
+                return False
+
+        wait_until(idle, f"{', '.join(gauges)} are 0", timeout_s)
 
     def stop(self):
         """Gateways first, as a deployment would; every process is stopped before the first failure is reported."""
         faults = []
-        order = sorted(self.processes.values(), key=lambda p: (p.name != "gateway", p.name == "redis"))
+        order = sorted(self.processes.values(), key=lambda p: (not p.name.startswith("gateway"), p.name == "redis"))
         for process in order:
             try:
                 if process in running:
@@ -212,7 +226,12 @@ def start_serve(folder, *flags, model_name=MODEL_NAME, model=MODEL):
 
 # ---- one process a service -------------------------------------------------------------------------------------------
 
-CALLERS = {"executor": "s", "tokenizer": "gs", "postprocessor": "gs", "drafter": "s"}  # whom they call
+CALLERS = {  # whom they call
+    "executor": ["scheduler"],
+    "tokenizer": ["gateway", "scheduler"],
+    "postprocessor": ["gateway", "scheduler"],
+    "drafter": ["scheduler"],
+}
 ROLES = ["gateway", "scheduler", *CALLERS, "client"]
 WITH_MODEL = ("executor", "tokenizer", "postprocessor")
 
@@ -229,10 +248,20 @@ def write_keys(folder):
     (folder / "peers").write_text("".join(lines))
 
 
-class Cluster(Server):
-    """Redis and six processes. `endpoints` are those of gateway and scheduler; with CURVE when they are tcp."""
+def names_of(service, n):
+    """"executor", "executor-2", ...: the processes of a service."""
+    return [service if i == 0 else f"{service}-{i + 1}" for i in range(n)]
 
-    def __init__(self, folder, transport, model=MODEL):
+
+def service_of(name):
+    return name.partition("-")[0]
+
+
+class Cluster(Server):
+    """Redis and one process a service, or as many as `counts` says. Gateways and schedulers listen; with CURVE when
+    they do so on tcp. `flags` has further ones for a service."""
+
+    def __init__(self, folder, transport, counts=None, flags=None, model=MODEL):
         super().__init__(folder)
         require_files()
         self.model = model
@@ -244,8 +273,18 @@ class Cluster(Server):
             if self.curve
             else (lambda name: f"ipc://{folder}/{name}.sock")
         )
-        self.gateway_endpoint, self.scheduler_endpoint = at("gateway"), at("scheduler")
+        self.counts, self.flags = counts or {}, flags or {}
+        self.endpoints = {name: at(name) for service in ("gateway", "scheduler") for name in self.names(service)}
+        self.gateway_endpoint = self.endpoints["gateway"]
         self.redis_port = free_port()
+        self.store_port = self.redis_port  # where schedulers look for Redis
+
+    def names(self, service):
+        return names_of(service, self.counts.get(service, 1))
+
+    def way(self, caller, name):
+        """The endpoint under which a service calls the process `name`."""
+        return self.endpoints[name]
 
     def start_redis(self):
         flags = ["--port", self.redis_port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
@@ -262,23 +301,30 @@ class Cluster(Server):
         wait_until(answers, "redis-server answers")
 
     def start_service(self, name, *flags):
-        at = {"g": ["--gateway", self.gateway_endpoint], "s": ["--scheduler", self.scheduler_endpoint]}
-        if name == "scheduler":
-            flags += ("--bus-bind", self.scheduler_endpoint, "--store-url", f"redis://127.0.0.1:{self.redis_port}/0")
-        elif name == "gateway":
-            flags += ("--bus-bind", self.gateway_endpoint, *at["s"], "--port", 0, "--served-model-name", MODEL_NAME)
+        service = service_of(name)
+
+        def calls(called):
+            return [f"--{called}", ",".join(self.way(service, n) for n in self.names(called))]
+
+        flags += tuple(self.flags.get(service, ()))
+        if service == "scheduler":
+            flags += ("--bus-bind", self.endpoints[name], "--store-url", f"redis://127.0.0.1:{self.store_port}/0")
+        elif service == "gateway":
+            flags += ("--bus-bind", self.endpoints[name], *calls("scheduler"), "--port", 0)
+            flags += ("--served-model-name", MODEL_NAME)
         else:
-            flags += tuple(flag for letter in CALLERS[name] for flag in at[letter])
-        if name in WITH_MODEL:
+            flags += tuple(flag for called in CALLERS[service] for flag in calls(called))
+        if service in WITH_MODEL:
             flags += ("--model", self.model)
         if self.curve:
-            key = self.folder / ("gateway.key" if name == "scheduler" else f"{name}.key")
+            key = self.folder / ("gateway.key" if service == "scheduler" else f"{service}.key")
             flags += ("--bus-secret-key", key, "--bus-server-key", self.folder / "gateway.key.pub")
-            flags += ("--bus-peers", self.folder / "peers") if name in ("gateway", "scheduler") else ()
-        return self.troupe(name, *flags)
+            flags += ("--bus-peers", self.folder / "peers") if service in ("gateway", "scheduler") else ()
+        return self.troupe(service, *flags, name=name)
 
     def start_all(self):
         self.start_redis()
-        for name in ("scheduler", "gateway", *CALLERS):
-            self.start_service(name)
+        for service in ("scheduler", "gateway", *CALLERS):
+            for name in self.names(service):
+                self.start_service(name)
         return self.wait_ready(self.processes["gateway"])

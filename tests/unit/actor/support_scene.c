@@ -130,8 +130,9 @@ static uint32_t load(const void *self)
 }
 
 static const actor_route scheduler_routes[] = {
-    {MSG_GEN_REQUEST, actor_ignore}, {MSG_GEN_CANCEL, actor_ignore},    {MSG_EXECUTOR_READY, actor_ignore},
-    {MSG_STEP_RESULT, actor_ignore}, {MSG_DRAFT_REPLY, on_draft_reply},
+    {MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, actor_ignore},     {MSG_GEN_FIND, actor_ignore},
+    {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
+    {MSG_DRAFT_REPLY, on_draft_reply},
 };
 
 static const actor_route drafter_routes[] = {
@@ -159,7 +160,6 @@ const actor_class drafter_class = {
     .role         = ROLE_DRAFTER,
     .routes       = drafter_routes,
     .n_routes     = COUNT(drafter_routes),
-    .fenced_roles = 1 << ROLE_SCHEDULER,
     .create       = create,
     .destroy      = destroy,
     .on_start     = on_start,

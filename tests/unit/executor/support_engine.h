@@ -31,4 +31,13 @@ void random_tokens(uint64_t seed, uint32_t *tokens, uint32_t n);
 uint32_t run_prompt(engine *e, uint32_t slot, uint32_t first_block, const uint32_t *tokens, uint32_t n,
                     const sampling_params *sampling, arena *memory);
 
+enum { N_PROMPT = 20 };
+
+/* A prompt. */
+static const uint32_t known[N_PROMPT] = {3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19};
+
+/* Fields of a step_plan: its only entry, the only slot that it opens. */
+#define ENTRY(...) .entries = (const step_entry[]){{__VA_ARGS__}}, .n_entries = 1
+#define OPEN(...) .opens = (const slot_open[]){{__VA_ARGS__}}, .n_opens = 1
+
 #endif

@@ -34,13 +34,7 @@ static int tear_down(void **state)
 
 /* ---- what a plan may not ask for ---- */
 
-enum { N_PROMPT = 20 };
-
 static const uint32_t zeros[TINY_POSITIONS + 1];
-static const uint32_t known[N_PROMPT] = {3, 14, 15, 92, 65, 35, 89, 79, 32, 38, 46, 26, 43, 38, 32, 79, 50, 28, 84, 19};
-
-#define ENTRY(...) .entries = (const step_entry[]){{__VA_ARGS__}}, .n_entries = 1
-#define OPEN(...) .opens = (const slot_open[]){{__VA_ARGS__}}, .n_opens = 1
 
 /* Each comes when slot 0 holds 20 tokens of prompt and one sampled, with KV blocks 0 and 1. */
 static const struct {
@@ -514,161 +508,6 @@ static void a_sequence_that_fails_alone_does_so_in_the_next_plan_too(void **stat
     engine_free(&e);
 }
 
-/* ---- pooled outputs ---- */
-
-enum { N_HIDDEN = 32, N_LENGTHS = 3, N_POOLINGS = 3, POOLED_BLOCKS = 4 };
-
-static const uint32_t lengths[N_LENGTHS] = {40, 17, 5}; /* of tests/data/models/bert.f32 */
-
-static void *read_data(const char *name, size_t n)
-{
-    char path[512];
-    snprintf(path, sizeof path, TESTS_DIR "/data/models/%s", name);
-    FILE *file = fopen(path, "rb");
-    void *data = calloc(n, 4);
-    assert_true(file && data && fread(data, 4, n, file) == n);
-    fclose(file);
-    return data;
-}
-
-static engine *pooling_engine(const char *path, uint32_t pooling)
-{
-    executor_options o       = tiny_options();
-    o.model                  = path;
-    o.pooling                = pooling;
-    o.max_num_batched_tokens = 64;
-    o.kv_cache_memory        = 1 << 20;
-    return engine_of(&o);
-}
-
-/* The sequences of the reference, in slots and blocks of their own; types change in the middle. */
-static void plan_pooled(const uint32_t *tokens, slot_open *opens, step_entry *entries)
-{
-    static uint32_t blocks[N_LENGTHS * POOLED_BLOCKS];
-    for (uint32_t i = 0; i < COUNT(blocks); i++)
-        blocks[i] = COUNT(blocks) - i;
-    for (uint32_t i = 0; i < N_LENGTHS; i++) {
-        opens[i]   = (slot_open){.slot            = i,
-                                 .tokens          = tokens,
-                                 .n_tokens        = lengths[i],
-                                 .n_prompt_tokens = lengths[i],
-                                 .sampling        = greedy(),
-                                 .second_start    = lengths[i] / 2};
-        entries[i] = (step_entry){.slot      = i,
-                                  .n_tokens  = lengths[i],
-                                  .blocks    = blocks + i * POOLED_BLOCKS,
-                                  .n_blocks  = lengths[i] / KERN_KV_BLOCK_TOKENS + 1,
-                                  .logits    = LOGITS_WANTED_POOLED,
-                                  .no_sample = true};
-    }
-}
-
-static void an_embedding_is_the_pooled_state_at_length_1(void **state)
-{
-    (void)state;
-    uint32_t  *tokens   = read_data("tokens.u32", 40);
-    float     *expected = read_data("bert.f32", N_LENGTHS * N_POOLINGS * N_HIDDEN);
-    slot_open  opens[N_LENGTHS];
-    step_entry entries[N_LENGTHS];
-    plan_pooled(tokens, opens, entries);
-    for (uint32_t pooling = 0; pooling <= N_POOLINGS; pooling++) { /* auto is the mean, then mean, cls, last */
-        engine        *e     = pooling_engine(TESTS_DIR "/data/models/bert", pooling);
-        executor_ready about = engine_about(e);
-        arena         *own   = arena_new(engine_result_bytes(e), NULL);
-        step_plan      plan  = {.opens = opens, .n_opens = 3, .entries = entries, .n_entries = 3};
-        step_result    r     = run_plan(e, &plan, own);
-        assert_true(about.encoder && about.n_pooled == N_HIDDEN && r.n_outputs == N_LENGTHS);
-        for (uint32_t i = 0; i < N_LENGTHS; i++) {
-            const float *state_of = expected + (i * N_POOLINGS + (pooling ? pooling - 1 : 0)) * N_HIDDEN;
-            double       sum      = 0;
-            assert_int_equal(N_HIDDEN, r.outputs[i].n_pooled);
-            for (uint32_t k = 0; k < N_HIDDEN; k++)
-                sum += state_of[k] * state_of[k];
-            for (uint32_t k = 0; k < N_HIDDEN; k++)
-                assert_true(fabs(r.outputs[i].pooled[k] - state_of[k] / sqrt(sum)) < 1e-4);
-        }
-        arena_free(&own);
-        engine_free(&e);
-    }
-    free(tokens);
-    free(expected);
-}
-
-static void a_score_is_what_the_classifier_gives(void **state)
-{
-    (void)state;
-    uint32_t  *tokens   = read_data("tokens.u32", 40);
-    float     *expected = read_data("bert_score.f32", N_LENGTHS);
-    slot_open  opens[N_LENGTHS];
-    step_entry entries[N_LENGTHS];
-    engine    *e    = pooling_engine(TESTS_DIR "/data/models/bert_score", 0);
-    arena     *own  = arena_new(engine_result_bytes(e), NULL);
-    step_plan  plan = {.opens = opens, .n_opens = 3, .entries = entries, .n_entries = 3};
-    plan_pooled(tokens, opens, entries);
-    step_result r = run_plan(e, &plan, own);
-    for (uint32_t i = 0; i < N_LENGTHS; i++)
-        assert_true(r.outputs[i].n_pooled == 1 && fabsf(r.outputs[i].pooled[0] - expected[i]) < 1e-4f);
-    arena_free(&own);
-    engine_free(&e);
-    free(tokens);
-    free(expected);
-}
-
-static void a_model_that_generates_pools_beside_it(void **state)
-{
-    (void)state;
-    sampling_params sampling  = greedy();
-    engine         *e         = pooling_engine(TESTS_DIR "/data/models/gqa_tied.gguf", 3);
-    arena          *own       = arena_new(engine_result_bytes(e), NULL);
-    uint32_t        token     = run_prompt(e, 0, 0, known, N_PROMPT, &sampling, own);
-    slot_open       opens[]   = {{.slot = 1, .tokens = known, .n_tokens = N_PROMPT, .sampling = sampling},
-                                 {.slot = 2, .tokens = known, .n_tokens = 5, .sampling = sampling},
-                                 {.slot = 3, .tokens = known, .n_tokens = N_PROMPT, .sampling = sampling}};
-    step_entry      entries[] = {
-             {.slot = 2, .n_tokens = 5, .blocks = U32S(4), .n_blocks = 1, .logits = LOGITS_WANTED_POOLED},
-             {.slot = 1, .n_tokens = N_PROMPT, .blocks = U32S(5, 6), .n_blocks = 2, .logits = LOGITS_WANTED_LAST},
-             {.slot = 3, .n_tokens = N_PROMPT, .blocks = U32S(7, 8), .n_blocks = 2, .logits = LOGITS_WANTED_POOLED}};
-    step_plan   plan = {.opens = opens, .n_opens = 3, .entries = entries, .n_entries = 3};
-    step_result r    = run_plan(e, &plan, own);
-    assert_false(engine_about(e).encoder);
-    assert_int_equal(3, r.n_outputs);
-    assert_true(r.outputs[0].n_pooled == 64 && r.outputs[2].n_pooled == 64 && r.outputs[1].n_pooled == 0);
-    assert_int_equal(token, r.outputs[1].tokens[0]);
-    assert_memory_not_equal(r.outputs[0].pooled, r.outputs[2].pooled, 64 * sizeof(float));
-    arena_free(&own);
-    engine_free(&e);
-}
-
-static void what_cannot_be_pooled_is_refused(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *model, *says;
-        step_entry  entry;
-    } cases[] = {
-        {"bert", "an encoder gives pooled outputs alone", {.n_tokens = 5, .logits = LOGITS_WANTED_LAST}},
-        {"bert", "an encoder gives pooled outputs alone", {.n_tokens = 5}},
-        {"bert", "a pooled output of 4 of 5 tokens", {.n_tokens = 4, .logits = LOGITS_WANTED_POOLED}},
-        {"bert", "a pooled output of 4 of 5 tokens", {.position = 1, .n_tokens = 4, .logits = LOGITS_WANTED_POOLED}},
-        {"gqa_tied.gguf", "gives no pooled outputs", {.n_tokens = 5, .logits = LOGITS_WANTED_POOLED}},
-    };
-    for (size_t i = 0; i < COUNT(cases); i++) {
-        char path[512];
-        snprintf(path, sizeof path, TESTS_DIR "/data/models/%s", cases[i].model);
-        engine    *e     = pooling_engine(path, 0);
-        arena     *own   = arena_new(engine_result_bytes(e), NULL);
-        step_entry entry = cases[i].entry;
-        entry.blocks     = U32S(1);
-        entry.n_blocks   = 1;
-        step_plan   plan = {OPEN(.slot = 0, .tokens = known, .n_tokens = 5), .entries = &entry, .n_entries = 1};
-        step_result r    = engine_run(e, &plan, own);
-        if (!r.error.data || !strstr(r.error.data, cases[i].says))
-            fail_msg("expected \"%s\", got \"%.*s\"", cases[i].says, SPAN_ARG(r.error));
-        arena_free(&own);
-        engine_free(&e);
-    }
-}
-
 /* ---- start ---- */
 
 static void an_engine_that_cannot_be_made_says_which_flag_is_at_fault(void **state)
@@ -832,10 +671,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_beam_reports_what_its_logit_edits_leave, set_up, tear_down),
         cmocka_unit_test(a_penalty_over_a_long_history_runs),
         cmocka_unit_test(a_sequence_that_fails_alone_does_so_in_the_next_plan_too),
-        cmocka_unit_test(an_embedding_is_the_pooled_state_at_length_1),
-        cmocka_unit_test(a_score_is_what_the_classifier_gives),
-        cmocka_unit_test(a_model_that_generates_pools_beside_it),
-        cmocka_unit_test(what_cannot_be_pooled_is_refused),
         cmocka_unit_test(an_engine_that_cannot_be_made_says_which_flag_is_at_fault),
         cmocka_unit_test(a_small_cache_bounds_the_length_of_a_sequence),
         cmocka_unit_test(engines_agree_when_their_tokens_do_whatever_the_model_is_called),

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+const char hello[]        = "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}";
+const char hello_stream[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"stream\":true}";
+
 static void copy(char *out, size_t out_bytes, span text)
 {
     snprintf(out, out_bytes, "%.*s", SPAN_ARG(text));
@@ -86,6 +89,33 @@ static void on_gen_cancel(void *self, const message *m)
     s->n_cancels++;
 }
 
+/* ---- all three, of a run that is silent ---- */
+
+static void answer_find(stage *s, actor *a, const message *m, bool has)
+{
+    const gen_find *body = m->body;
+    gen_found found      = {.round = body->round, .requests = body->requests, .n_requests = has ? body->n_requests : 0};
+    s->n_finds += a == s->scheduler;
+    if (s->find != FIND_NO_ANSWER)
+        assert_true(actor_send(a, m->from, MSG_GEN_FOUND, &found, NULL, NULL));
+}
+
+static void tokenizer_find(void *self, const message *m)
+{
+    answer_find(self, ((stage *)self)->tokenizer, m, false);
+}
+
+static void postprocessor_find(void *self, const message *m)
+{
+    answer_find(self, ((stage *)self)->postprocessor, m, false);
+}
+
+static void scheduler_find(void *self, const message *m)
+{
+    stage *s = self;
+    answer_find(s, s->scheduler, m, s->find == FIND_AT_SCHEDULER);
+}
+
 /* ---- the client on the bus ---- */
 
 static void on_reply(void *self, const message *m)
@@ -148,16 +178,18 @@ PEER_CALLBACKS(postprocessor)
 PEER_CALLBACKS(scheduler)
 PEER_CALLBACKS(client)
 
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, on_text_request}, {MSG_TEXT_ENCODE, on_text_encode}, {MSG_TEXT_DECODE, on_text_decode}};
+static const actor_route tokenizer_routes[]     = {{MSG_TEXT_REQUEST, on_text_request},
+                                                   {MSG_TEXT_ENCODE, on_text_encode},
+                                                   {MSG_TEXT_DECODE, on_text_decode},
+                                                   {MSG_GEN_FIND, tokenizer_find}};
 static const actor_route postprocessor_routes[] = {{MSG_GEN_OPEN, actor_ignore},
                                                    {MSG_GEN_TOKENS, actor_ignore},
                                                    {MSG_GEN_PROMPT, actor_ignore},
-                                                   {MSG_GEN_CANCEL, actor_ignore}};
-static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},
-                                                   {MSG_GEN_CANCEL, on_gen_cancel},
-                                                   {MSG_EXECUTOR_READY, actor_ignore},
-                                                   {MSG_STEP_RESULT, actor_ignore},
+                                                   {MSG_GEN_CANCEL, actor_ignore},
+                                                   {MSG_GEN_FIND, postprocessor_find}};
+static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_gen_cancel},
+                                                   {MSG_GEN_FIND, scheduler_find},     {MSG_EXECUTOR_READY, actor_ignore},
+                                                   {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
                                                    {MSG_DRAFT_REPLY, actor_ignore}};
 static const actor_route client_routes[]        = {{MSG_TEXT_DELTA, on_reply},
                                                    {MSG_TEXT_REFUSED, on_reply},
@@ -391,4 +423,14 @@ void stage_refuse(stage *s, const envelope *about, error_code code, const char *
         .code = code, .text = span_of(text), .field = span_of(field), .retry_after_ms = retry_after_ms};
     error err;
     assert_true(actor_send(s->scheduler, s->gateway_of_scheduler, MSG_TEXT_REFUSED, &body, about, &err));
+}
+
+http_client *ask(stage *s, const char *path, const char *body)
+{
+    uint32_t     before = s->n_seen;
+    http_client *c      = http_post(s, path, body);
+    pump_stage(s, c, 10000, s->n_seen > before || http_status(c));
+    if (s->n_seen == before)
+        fail_msg("%s", c->in);
+    return c;
 }

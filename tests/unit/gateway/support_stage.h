@@ -46,14 +46,16 @@ typedef struct {
     peer           *gateway_of_tokenizer, *gateway_of_postprocessor, *gateway_of_scheduler, *gateway_of_client;
     uint32_t        tokenizer_credits; /* before stage_open */
     bool            keeps_credits;
-    seen_request    seen[SEEN_MAX];
-    uint32_t        n_seen;
-    envelope        cancelled;
-    cancel_reason   cancel_reason;
-    uint32_t        n_cancels;
-    int64_t         cancelled_at_ns;
-    seen_reply      replies[SEEN_MAX];
-    uint32_t        n_replies;
+    enum { FIND_NO_ANSWER, FIND_NOTHING, FIND_AT_SCHEDULER } find; /* what gen.find is answered with */
+    uint32_t      n_finds;                                         /* that asked the scheduler for runs */
+    seen_request  seen[SEEN_MAX];
+    uint32_t      n_seen;
+    envelope      cancelled;
+    cancel_reason cancel_reason;
+    uint32_t      n_cancels;
+    int64_t       cancelled_at_ns;
+    seen_reply    replies[SEEN_MAX];
+    uint32_t      n_replies;
 } stage;
 
 typedef struct {
@@ -62,6 +64,8 @@ typedef struct {
     size_t in_size;
     bool   closed;
 } http_client;
+
+extern const char hello[], hello_stream[]; /* bodies of a chat */
 
 int  stage_prepare(void **state); /* options are set; nothing runs */
 int  stage_clean_up(void **state);
@@ -75,6 +79,7 @@ void stage_turn(stage *s, http_client *c); /* of the actors; then reads what c h
 
 http_client *http_ask(stage *s, const char *method, const char *path, const char *headers, const char *body);
 http_client *http_post(stage *s, const char *path, const char *body);
+http_client *ask(stage *s, const char *path, const char *body); /* and waits until the tokenizer has it */
 void         http_close(http_client **c);
 int          http_status(const http_client *c); /* 0: none yet */
 bool         http_has(const http_client *c, const char *text);

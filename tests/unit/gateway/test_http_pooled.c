@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 /* Asks, and waits until the tokenizer has `n` texts of it. */
-static http_client *ask(stage *s, const char *path, const char *body, uint32_t n)
+static http_client *ask_for_texts(stage *s, const char *path, const char *body, uint32_t n)
 {
     uint32_t     before = s->n_seen;
     http_client *c      = http_post(s, path, body);
@@ -19,7 +19,7 @@ static void each_text_of_embeddings_is_a_request(void **state)
     stage             *s     = *state;
     static const float one[] = {0.6f, 0.8f}, two[] = {-1, 0};
     stage_open_all(s);
-    http_client *c = ask(s, "/v1/embeddings", "{\"input\":[\"first\",[7,8]],\"priority\":2}", 2);
+    http_client *c = ask_for_texts(s, "/v1/embeddings", "{\"input\":[\"first\",[7,8]],\"priority\":2}", 2);
     assert_int_equal(REQUEST_TASK_EMBED, s->seen[0].task);
     assert_string_equal("first", s->seen[0].text);
     assert_string_equal(actor_name(s->gateway), s->seen[0].reply_to);
@@ -41,7 +41,7 @@ static void each_document_is_scored_with_the_query(void **state)
     stage             *s        = *state;
     static const float scores[] = {-2, 3};
     stage_open_all(s);
-    http_client *c = ask(s, "/v1/rerank", "{\"query\":\"why\",\"documents\":[\"a\",\"b\"],\"top_n\":1}", 2);
+    http_client *c = ask_for_texts(s, "/v1/rerank", "{\"query\":\"why\",\"documents\":[\"a\",\"b\"],\"top_n\":1}", 2);
     for (uint32_t i = 0; i < 2; i++) {
         assert_int_equal(REQUEST_TASK_SCORE, s->seen[i].task);
         assert_string_equal("why", s->seen[i].text);
@@ -59,7 +59,7 @@ static void an_answer_that_is_lost_is_asked_for_again(void **state)
     stage             *s     = *state;
     static const float one[] = {1};
     stage_open_all(s);
-    http_client *c = ask(s, "/v1/embeddings", "{\"input\":\"text\"}", 1);
+    http_client *c = ask_for_texts(s, "/v1/embeddings", "{\"input\":\"text\"}", 1);
     stage_refuse(s, &s->seen[0].about, ERR_GONE, "the scheduler of this request left", "", 0);
     pump_stage(s, c, 5000, s->n_seen == 2);
     assert_int_equal(1, s->seen[1].about.attempt);
@@ -79,9 +79,9 @@ static void a_text_of_many_waits_for_who_comes_back(void **state)
     stage             *s     = *state;
     static const float one[] = {1};
     stage_open_all(s);
-    http_client *c = ask(s, "/v1/embeddings", "{\"input\":[\"a\",\"b\"]}", 2);
+    http_client *c = ask_for_texts(s, "/v1/embeddings", "{\"input\":[\"a\",\"b\"]}", 2);
     stage_pooled(s, &s->seen[0].about, one, 1);
-    stage_refuse(s, &s->seen[1].about, ERR_NOT_READY, "no scheduler is connected", "", 0);
+    stage_refuse(s, &s->seen[1].about, ERR_OVERLOADED, "the queue is full", "", 0);
     pump_stage(s, c, 5000, s->n_seen == 3);
     assert_string_equal("b", s->seen[2].text);
     assert_int_equal(0, s->seen[2].about.attempt); /* it isn't spent */
@@ -89,9 +89,9 @@ static void a_text_of_many_waits_for_who_comes_back(void **state)
     pump_stage(s, c, 5000, c->closed);
     assert_int_equal(2, http_count(c, "\"embedding\":[1]"));
     http_close(&c);
-    c = ask(s, "/v1/embeddings", "{\"input\":\"a\"}", 1);
-    stage_refuse(s, &s->seen[3].about, ERR_NOT_READY, "no scheduler is connected", "", 0);
-    pump_stage(s, c, 5000, http_status(c) == 503);
+    c = ask_for_texts(s, "/v1/embeddings", "{\"input\":\"a\"}", 1);
+    stage_refuse(s, &s->seen[3].about, ERR_OVERLOADED, "the queue is full", "", 0);
+    pump_stage(s, c, 5000, http_status(c) == 429);
     http_close(&c);
 }
 
@@ -103,11 +103,11 @@ static void what_is_wrong_with_a_request_is_said(void **state)
     http_client *c = http_post(s, "/v1/embeddings", "{\"input\":\"\"}");
     pump_stage(s, c, 5000, http_status(c) == 400 && http_has(c, "\"param\":\"input\""));
     http_close(&c);
-    c = ask(s, "/v1/embeddings", "{\"input\":\"a\",\"dimensions\":3}", 1);
+    c = ask_for_texts(s, "/v1/embeddings", "{\"input\":\"a\",\"dimensions\":3}", 1);
     stage_pooled(s, &s->seen[0].about, two, 2);
     pump_stage(s, c, 5000, http_status(c) == 400 && http_has(c, "dimensions: this model's embeddings have 2, not 3"));
     http_close(&c);
-    c = ask(s, "/v1/rerank", "{\"query\":\"q\",\"documents\":[\"a\",\"b\"]}", 2);
+    c = ask_for_texts(s, "/v1/rerank", "{\"query\":\"q\",\"documents\":[\"a\",\"b\"]}", 2);
     stage_refuse(s, &s->seen[2].about, ERR_INVALID, "this model gives no scores", "model", 0);
     pump_stage(s, c, 5000, http_status(c) == 400 && http_has(c, "\"param\":\"model\""));
     http_close(&c);

@@ -304,7 +304,7 @@ static void a_resumed_request_says_what_the_first_attempt_would_have_said(void *
         scene_settle(s);
         static uint32_t had[SCENE_TOKENS];
         heard          *h     = &s->choices[0];
-        resume_point    point = {.tokens = had, .n_tokens = h->n_tokens};
+        resume_point    point = {.tokens = had, .n_tokens = h->n_tokens, .text_bytes = (uint32_t)strlen(h->text)};
         gen_open        again = open;
         assert_true(h->n_tokens <= cut);
         memcpy(had, h->tokens, sizeof had);
@@ -318,6 +318,60 @@ static void a_resumed_request_says_what_the_first_attempt_would_have_said(void *
         assert_string_equal(h->text, text);
         assert_int_equal(h->finish, FINISH_REASON_STOP);
         assert_int_equal(s->reader->credits, SCENE_CREDITS); /* of both attempts */
+    }
+    scene_close(s);
+    unlink(path);
+    free(s);
+}
+
+/* Those that wait for their text at the cut come again. */
+static void a_resumed_request_loses_no_log_probability(void **state)
+{
+    (void)state;
+    static const char     says[] = "Ann said ddar\xc3\xa9 SSTO SSTSTO, darn STOP";
+    char                  path[32];
+    scene                *s       = calloc(1, sizeof *s);
+    postprocessor_options options = {.output_filter_file = write_rules(path)};
+    uint32_t              tokens[SCENE_TOKENS];
+    scene_open(s, &options);
+    s->is_scored         = true;
+    random_seeded random = random_from_seed(5);
+    for (uint32_t round = 0; round < 8; round++) {
+        bool     is_filtered = round % 2;
+        uint32_t n           = scene_tokens(s, says, round < 2 ? NULL : &random, tokens);
+        gen_open open        = open_of(1);
+        heard    whole = {0}, *h = &s->choices[0];
+        open.logprobs      = true;
+        open.output.stop   = stops;
+        open.output.n_stop = 1;
+        open.output.filter = is_filtered;
+        for (uint32_t cut = 0; cut < n; cut++) { /* at 0 nothing is cut */
+            static uint32_t had[SCENE_TOKENS];
+            scene_new_request(s);
+            scene_say_open(s, open);
+            for (uint32_t i = 0; i < cut; i++)
+                scene_say_tokens(s, 0, &tokens[i], 1, FINISH_REASON_NONE);
+            scene_settle(s);
+            resume_point point = {.tokens = had, .n_tokens = h->n_tokens, .text_bytes = (uint32_t)strlen(h->text)};
+            gen_open     again = open;
+            memcpy(had, h->tokens, sizeof had);
+            s->about.attempt = 1;
+            again.resume     = &point;
+            again.n_resume   = 1;
+            scene_say_open(s, again);
+            s->n_said[0] = point.n_tokens;
+            scene_say_tokens(s, 0, tokens + point.n_tokens, n - point.n_tokens, FINISH_REASON_NONE);
+            scene_settle(s);
+            if (cut == 0)
+                whole = *h;
+            assert_string_equal(h->text, whole.text);
+            assert_int_equal(h->n_logprobs, whole.n_logprobs);
+            for (uint32_t i = 0; i < h->n_logprobs; i++) {
+                assert_string_equal(h->names[i], whole.names[i]);
+                assert_int_equal(h->logprobs[i].text_offset, whole.logprobs[i].text_offset);
+            }
+        }
+        assert_true(whole.n_logprobs > 5);
     }
     scene_close(s);
     unlink(path);
@@ -613,6 +667,7 @@ int main(void)
         cmocka_unit_test(stop_tokens_are_never_printed_and_control_tokens_when_asked_for),
         cmocka_unit_test(endless_repetition_ends_the_choice),
         cmocka_unit_test(a_resumed_request_says_what_the_first_attempt_would_have_said),
+        cmocka_unit_test(a_resumed_request_loses_no_log_probability),
         cmocka_unit_test(what_is_known_is_dropped_and_what_is_lost_is_asked_for_again),
         cmocka_unit_test(a_newer_attempt_replaces_an_older_one),
         cmocka_unit_test(an_echoed_prompt_comes_first_and_offsets_count_over_it),

@@ -177,7 +177,8 @@ static void on_gen_tokens(void *self, const message *m)
 static const actor_route reader_routes[] = {{MSG_GEN_OPEN, on_gen_open},
                                             {MSG_GEN_TOKENS, on_gen_tokens},
                                             {MSG_GEN_PROMPT, actor_ignore},
-                                            {MSG_GEN_CANCEL, actor_ignore}};
+                                            {MSG_GEN_CANCEL, actor_ignore},
+                                            {MSG_GEN_FIND, actor_ignore}};
 static const actor_class reader_class    = {.name     = "postprocessor",
                                             .role     = ROLE_POSTPROCESSOR,
                                             .routes   = reader_routes,
@@ -209,7 +210,7 @@ static void on_text_delta(void *self, const message *m)
 static const actor_route gateway_routes[] = {
     {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
     {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, on_text_delta},  {MSG_TEXT_REFUSED, on_text_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
+    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
 };
 static const actor_class gateway_class = {.name     = "gateway",
                                           .role     = ROLE_GATEWAY,
@@ -218,14 +219,16 @@ static const actor_class gateway_class = {.name     = "gateway",
                                           .create   = create,
                                           .destroy  = ignore_destroy};
 
-static const actor_route tokenizer_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
-static const actor_class tokenizer_class = {.name     = "tokenizer",
-                                            .role     = ROLE_TOKENIZER,
-                                            .routes   = tokenizer_routes,
-                                            .n_routes = COUNT(tokenizer_routes),
-                                            .create   = create,
-                                            .destroy  = ignore_destroy};
+static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},
+                                               {MSG_GEN_FIND, actor_ignore}};
+static const actor_class tokenizer_class    = {.name     = "tokenizer",
+                                               .role     = ROLE_TOKENIZER,
+                                               .routes   = tokenizer_routes,
+                                               .n_routes = COUNT(tokenizer_routes),
+                                               .create   = create,
+                                               .destroy  = ignore_destroy};
 
 /* ---- the stage ---- */
 
@@ -266,8 +269,8 @@ static bool is_connected(void *arg)
 
 void stage_start(stage *t, uint64_t seed)
 {
-    actor_options bound   = {.bind = {"inproc://scheduler"}, .credits = 64};
-    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = 64};
+    actor_options bound   = {.bind = {"inproc://scheduler"}, .credits = STAGE_CREDITS};
+    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = STAGE_CREDITS};
     t->sim                = simulation_new(seed, NULL);
     t->scheduler          = add(t, &scheduler_class, &t->options, &bound);
     t->postprocessor      = add(t, &reader_class, t, &calling);

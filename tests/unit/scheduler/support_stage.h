@@ -15,7 +15,8 @@ enum {
     STAGE_EXECUTORS = 2,
     STAGE_PLANS     = 1024,
     STAGE_TOKENS    = 450,
-    STAGE_POOLED    = 3
+    STAGE_POOLED    = 3,
+    STAGE_CREDITS   = 64
 };
 
 typedef struct stage stage;

@@ -12,7 +12,8 @@
 /* Passes of 20 to 24 ms, two plans in flight. */
 static void slow_down(stage *t)
 {
-    simulation_set_network(t->sim, &(sim_network_options){10 * NS_PER_MS, 12 * NS_PER_MS, 0});
+    simulation_set_network(t->sim,
+                           &(sim_network_options){.delay_min_ns = 10 * NS_PER_MS, .delay_max_ns = 12 * NS_PER_MS});
 }
 
 static stage_request *send(stage *t, uint32_t n_prompt, uint32_t max_tokens, int32_t priority)
@@ -110,7 +111,8 @@ static void a_level_of_priority_is_worth_a_time_of_waiting(void **state)
         t.options.priority_aging_s = 1;
         stage_start(&t, 1);
         stage_add_executor(&t, NULL);
-        simulation_set_network(t.sim, &(sim_network_options){50 * NS_PER_MS, 50 * NS_PER_MS, 0});
+        simulation_set_network(t.sim,
+                               &(sim_network_options){.delay_min_ns = 50 * NS_PER_MS, .delay_max_ns = 50 * NS_PER_MS});
         stage_request *first = send(&t, 20, 60, turns[i].first);
         stage_wait_ms(&t, turns[i].gap_ms);
         stage_request *second = send(&t, 20, 3, turns[i].second);

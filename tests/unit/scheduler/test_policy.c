@@ -17,7 +17,8 @@ static stage_executor *run_arrivals(stage *t, scheduler_policy policy, uint64_t 
     t->options.batch_size    = batch_size;
     stage_start(t, 1);
     stage_executor *x = stage_add_executor(t, NULL);
-    simulation_set_network(t->sim, &(sim_network_options){10 * NS_PER_MS, 12 * NS_PER_MS, 0});
+    simulation_set_network(t->sim,
+                           &(sim_network_options){.delay_min_ns = 10 * NS_PER_MS, .delay_max_ns = 12 * NS_PER_MS});
     stage_wait_ms(t, 100);
     stage_send(t, stage_add(t, 20, 20), 0);
     stage_send(t, stage_add(t, 20, 40), 0);
