@@ -1,10 +1,11 @@
 /* The paths of the HTTP API: who may use them, and what each takes. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 #include "base/random.h"
 #include "base/utf8.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -190,16 +191,54 @@ static bool fill_bodies(answer *a, const openai_request *r)
     return true;
 }
 
-static bool fill_answer(answer *a, const call *c, openai_request *r, error *err)
+/* The event that "17-342" names. */
+static bool read_event_id(span text, event_id *id)
 {
-    gateway *g = c->gateway;
-    uint8_t  random[16];
-    char     hex[33];
-    if (!random_bytes(random, sizeof random, err) ||
-        (!r->has_seed && !random_bytes(&r->request.sampling.seed, sizeof r->request.sampling.seed, err)))
+    char copy[48];
+    int  n = 0;
+    if (text.size >= sizeof copy)
         return false;
+    snprintf(copy, sizeof copy, "%.*s", SPAN_ARG(text));
+    return sscanf(copy, "%" SCNu64 "-%" SCNu64 "%n", &id->number, &id->text_bytes, &n) == 2 && copy[n] == '\0' &&
+           copy[0] != '-';
+}
+
+/* Gives the answer a log when the client asks for one. *given is false without. */
+static bool take_idempotency_key(answer *a, const call *c, reply_identity *identity, bool *given, const char **field,
+                                 error *err)
+{
+    span     key, event;
+    event_id last = {0};
+    *given        = http_request_header(c->http, "Idempotency-Key", &key);
+    *field        = "Idempotency-Key";
+    if (!*given)
+        return true;
+    if (key.size == 0 || key.size > IDEMPOTENCY_KEY_BYTES_MAX)
+        return error_set(err, ERR_INVALID, "an Idempotency-Key has 1 to %d bytes", IDEMPOTENCY_KEY_BYTES_MAX);
+    *field = "Last-Event-ID";
+    if (a->stream && http_request_header(c->http, "Last-Event-ID", &event) && event.size > 0 &&
+        !read_event_id(event, &last))
+        return error_set(err, ERR_INVALID, "a Last-Event-ID is the id of an event of this response");
+    *field = "";
+    return reply_identity_make(identity, span_of(c->tenant), key, c->http->path, c->http->body, err) &&
+           reply_log_new(a, identity, last, err);
+}
+
+static bool fill_answer(answer *a, const call *c, openai_request *r, const char **field, error *err)
+{
+    gateway       *g = c->gateway;
+    reply_identity identity;
+    char           hex[33];
+    bool           is_keyed;
+    a->stream = r->stream;
+    if (!take_idempotency_key(a, c, &identity, &is_keyed, field, err) ||
+        (!is_keyed && (!random_bytes(identity.id, sizeof identity.id, err) ||
+                       !random_bytes(&identity.seed, sizeof identity.seed, err))))
+        return false;
+    if (!r->has_seed)
+        r->request.sampling.seed = identity.seed;
     request_id id;
-    memcpy(id.bytes, random, sizeof random);
+    memcpy(id.bytes, identity.id, sizeof id.bytes);
     request_id_print(&id, hex);
     r->request.reply_to = span_of(actor_name(g->actor));
     r->request.tenant   = c->tenant ? arena_copy(a->memory, span_of(c->tenant)) : (span){0};
@@ -207,7 +246,6 @@ static bool fill_answer(answer *a, const call *c, openai_request *r, error *err)
         r->request.max_tokens = 1; /* 0 would mean "to the end of the context" */
     a->what       = r->api == OPENAI_CHAT ? "chat" : "completion";
     a->sums       = true;
-    a->stream     = r->stream;
     a->score_only = r->score_only;
     a->head       = (openai_answer){.api = r->api,
                                     .id  = arena_format(a->memory, "%s-%s", r->api == OPENAI_CHAT ? "chatcmpl" : "cmpl", hex),
@@ -253,11 +291,12 @@ static void post_generation(const call *c, openai_api api)
     }
     a->handle = c->http->handle;
     http_attach(g->http, a->handle, a);
-    if (fill_answer(a, c, &r, &err)) {
+    const char *field = "";
+    if (fill_answer(a, c, &r, &field, &err)) {
         http_answer_expect_silence(a);
         answer_start(a, r.timeout_s);
     } else {
-        answer_refuse(a, &err, (span){0}, 0);
+        answer_refuse(a, &err, span_of(field), 0);
     }
 }
 

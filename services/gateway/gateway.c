@@ -1,5 +1,5 @@
 /* The gateway as an actor: its options, its loop, its peers. state.h says where the rest is. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 
@@ -41,6 +41,13 @@ const option_row gateway_option_rows[] = {
     OPTION_UINT(gateway_options, max_connections, "--max-connections", "N", 8192, 1, 1 << 20, "HTTP connections."),
     OPTION_UINT(gateway_options, max_connections_per_peer, "--max-connections-per-peer", "N", 1024, 0, 1 << 20,
                 "HTTP connections of one address; 0: no limit."),
+    OPTION_STRING(gateway_options, store_url, "--store-url", "URL", "memory:",
+                  "Where replies to requests with an Idempotency-Key are kept: memory:, redis://host:port/db or "
+                  "unix:/path."),
+    OPTION_STRING(gateway_options, store_password_file, "--store-password-file", "FILE", NULL,
+                  "Password of the store."),
+    OPTION_DOUBLE(gateway_options, idempotency_ttl_s, "--idempotency-ttl", "SECONDS", 600, 1, 86400,
+                  "How long such a reply is kept after its last text."),
 };
 const size_t n_gateway_option_rows = COUNT(gateway_option_rows);
 
@@ -204,6 +211,7 @@ static void on_start(void *self)
 {
     gateway *g = self;
     actor_timer_set(g->actor, &g->tick, TICK_MS * NS_PER_MS, on_tick);
+    reply_logs_start(g);
     log_info("listens", "host=%s port=%u tls=%d", g->options->host, http_server_port(g->http),
              g->options->tls_cert != NULL);
 }
@@ -213,6 +221,7 @@ static void on_turn(void *self)
     gateway *g = self;
     if (atomic_exchange(&g->reload_asked, false))
         reload_all(g);
+    reply_logs_turn(g);
     runs_pump(g);
     if (actor_is_draining(g->actor) && g->n_answers == 0 && http_server_n_connections(g->http) == 0)
         actor_finish(g->actor);
@@ -365,6 +374,8 @@ static bool open_all(gateway *g, error *err)
         return false;
     if (o->front_rules && !(g->rules = front_rules_load(o->front_rules, err)))
         return false;
+    if (!reply_logs_open(g, err))
+        return false;
     return open_http(g, err);
 }
 
@@ -374,6 +385,7 @@ static void destroy(void *self)
     http_server_free(&g->http); /* reports its requests gone */
     while (g->answers)
         answer_abandon(g->answers);
+    reply_logs_free(g);
     actor_timer_cancel(g->actor, &g->tick);
     if (g->wake)
         event_free(g->wake);

@@ -26,6 +26,9 @@ typedef struct {
     uint64_t    kept_request_bytes;   /* bodies of all requests in hand */
     uint64_t    max_body_bytes;
     uint64_t    max_connections, max_connections_per_peer;
+    const char *store_url;           /* replies to requests with an Idempotency-Key: see store/store.h */
+    const char *store_password_file; /* NULL: none */
+    double      idempotency_ttl_s;
 } gateway_options;
 
 extern const option_row gateway_option_rows[];

@@ -22,8 +22,10 @@
 #include <event2/event.h>
 #include <stdatomic.h>
 
-typedef struct gateway gateway;
-typedef struct answer  answer;
+typedef struct gateway    gateway;
+typedef struct answer     answer;
+typedef struct reply_log  reply_log; /* reply_log.h */
+typedef struct reply_logs reply_logs;
 
 enum {
     RUN_TABLE_SIZE = 8192,
@@ -82,6 +84,12 @@ typedef struct {
     void (*decoded)(answer *a, const text_decoded *body);
 } answer_sink;
 
+/* Of a server-sent event: "17-342". The text tells whether two streams were cut in the same places. */
+typedef struct {
+    uint64_t number;     /* 1 and on */
+    uint64_t text_bytes; /* of all choices, up to this event */
+} event_id;
+
 struct answer {
     gateway           *gateway;
     const answer_sink *sink;
@@ -89,7 +97,8 @@ struct answer {
     size_t             kept_bytes;
     answer            *next, *previous;
     const char        *what; /* for the log: "chat", "completion", ... */
-    uint32_t           n_runs, n_open;
+    uint32_t           n_runs;
+    uint32_t           n_open; /* choices whose end the client was not told */
     run               *runs;
     uint32_t           n_choices; /* of each run */
     bool               sums;      /* it generates: counted in the metrics of requests */
@@ -103,7 +112,9 @@ struct answer {
     http_handle   handle; /* HTTP */
     openai_answer head;
     bool          stream, streaming;
-    actor_timer   silence; /* until a stream that has no text yet begins all the same */
+    reply_log    *log;               /* NULL: it ends with this gateway. Else events have ids: */
+    event_id      event, last_event; /* of the latest, and of the one that the client had before */
+    actor_timer   silence;           /* until a stream that has no text yet begins all the same */
 
     peer    *client; /* the bus */
     envelope about;  /* of the client's message */
@@ -127,6 +138,7 @@ struct gateway {
     http_server           *http;
     api_keys              *keys; /* NULL: open to everybody */
     front_rules           *rules;
+    reply_logs            *logs;
     span                   model;
     char                  *out; /* JSON is written here before it is sent */
     size_t                 out_bytes;
@@ -160,8 +172,14 @@ bool gateway_may_take(gateway *g, const answer *a, error *err);
  * the bodies. NULL (memory freed) with *err. */
 answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t n_runs, uint32_t n_choices, error *err);
 
-/* Sends every run but those that a front rule answers. `timeout_s` 0: the server's. */
+/* Sets the deadline (`timeout_s` 0: the server's) and begins; with a log, reads that first. */
 void answer_start(answer *a, double timeout_s);
+
+/* Sends every run that is open but those that a front rule answers. `is_promised`: the client has a part of it, so that
+ * it waits for what is missing here. */
+void answer_begin(answer *a, bool is_promised);
+
+bool answer_is_complete(const answer *a); /* all has been taken in, if not handed out */
 
 /* All three free the answer. */
 void answer_finish(answer *a);
@@ -182,7 +200,9 @@ void runs_peer_down(gateway *g, peer *p);
 void runs_on_delta(gateway *g, const message *m);
 void runs_on_refused(gateway *g, const envelope *about, error_code code, span text, span field,
                      uint32_t retry_after_ms);
-bool run_deliver(run *r, const text_delta *d); /* false: the answer ended */
+bool run_deliver(run *r, const text_delta *d); /* takes it in and hands it out, if need be by the log. False: the answer
+                                                  ended */
+bool run_hand_out(run *r, const text_delta *d); /* the second half alone */
 
 /* http_answers.c */
 extern const answer_sink http_sink;
