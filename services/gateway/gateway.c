@@ -48,6 +48,9 @@ const option_row gateway_option_rows[] = {
                   "Password of the store."),
     OPTION_DOUBLE(gateway_options, idempotency_ttl_s, "--idempotency-ttl", "SECONDS", 600, 1, 86400,
                   "How long such a reply is kept after its last text."),
+    OPTION_DOUBLE(gateway_options, drain_delay_s, "--drain-delay", "SECONDS", 0, 0, 3600,
+                  "After SIGTERM /ready says no at once, and requests are taken for so long still: give it what your "
+                  "load balancer takes to notice."),
 };
 const size_t n_gateway_option_rows = COUNT(gateway_option_rows);
 
@@ -128,9 +131,14 @@ const char *gateway_lacks(const gateway *g)
     return first_lacking(g, SIZE_MAX);
 }
 
+bool gateway_is_leaving(const gateway *g)
+{
+    return g->drain_ns != 0 && gateway_now_ns(g) >= g->drain_ns;
+}
+
 bool gateway_may_take(gateway *g, const answer *a, error *err)
 {
-    const char *lacks = actor_is_draining(g->actor) ? gateway_lacks(g) : first_lacking(g, a->sums ? SIZE_MAX : 1);
+    const char *lacks = gateway_is_leaving(g) ? gateway_lacks(g) : first_lacking(g, a->sums ? SIZE_MAX : 1);
     if (lacks)
         return error_set(err, ERR_NOT_READY, "%s; try again shortly", lacks);
     if (g->n_answers > g->options->max_requests)
@@ -216,6 +224,21 @@ static void on_start(void *self)
              g->options->tls_cert != NULL);
 }
 
+static void on_drained(void *context)
+{
+    (void)context; /* on_turn looks */
+}
+
+/* The last answer is given: whoever still asks is better served elsewhere. */
+static void leave(gateway *g)
+{
+    if (!g->is_closed)
+        http_server_drain(g->http, on_drained, g);
+    g->is_closed = true;
+    if (http_server_n_connections(g->http) == 0)
+        actor_finish(g->actor);
+}
+
 static void on_turn(void *self)
 {
     gateway *g = self;
@@ -223,8 +246,8 @@ static void on_turn(void *self)
         reload_all(g);
     reply_logs_turn(g);
     runs_pump(g);
-    if (actor_is_draining(g->actor) && g->n_answers == 0 && http_server_n_connections(g->http) == 0)
-        actor_finish(g->actor);
+    if (gateway_is_leaving(g) && g->n_answers == 0)
+        leave(g);
 }
 
 static void nothing(evutil_socket_t fd, short what, void *arg)
@@ -255,15 +278,21 @@ static void wait_for_events(void *self, int fd, int64_t timeout_ns)
     evtimer_del(g->until);
 }
 
-static void on_drained(void *context)
+static void on_delay_over(void *self, actor_timer *timer)
 {
-    (void)context; /* on_turn looks */
+    (void)self, (void)timer; /* on_turn looks */
 }
 
+/* It goes on listening until it leaves: a refusal that says when to try again serves a client better than a closed
+ * port.
+ */
 static void on_drain(void *self)
 {
-    gateway *g = self;
-    http_server_drain(g->http, on_drained, g);
+    gateway *g     = self;
+    int64_t  delay = (int64_t)(g->options->drain_delay_s * 1e9);
+    g->drain_ns    = gateway_now_ns(g) + delay;
+    http_server_close_soon(g->http);
+    gateway_timer_set(g, &g->leave, delay, on_delay_over);
 }
 
 /* ---- peers and messages ---- */
@@ -387,6 +416,7 @@ static void destroy(void *self)
         answer_abandon(g->answers);
     reply_logs_free(g);
     actor_timer_cancel(g->actor, &g->tick);
+    actor_timer_cancel(g->actor, &g->leave);
     if (g->wake)
         event_free(g->wake);
     if (g->until)

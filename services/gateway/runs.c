@@ -260,7 +260,7 @@ void runs_expire_waiting(gateway *g)
 }
 
 /* An attempt after the first is for a client that was promised an answer: the system may need a moment to come up
- * again. */
+ * again. So is the first when somebody who was ready when it was taken in leaves just now. */
 static bool may_hold(gateway *g, run *r)
 {
     int64_t now = gateway_now_ns(g);
@@ -281,7 +281,7 @@ void runs_on_refused(gateway *g, const envelope *e, error_code code, span text, 
     error_set(&why, code, "%.*s", SPAN_ARG(text));
     if (code == ERR_GONE)
         try_again(g, r, &why);
-    else if (r->attempt > 0 && (code == ERR_OVERLOADED || code == ERR_NOT_READY) && may_hold(g, r))
+    else if ((code == ERR_NOT_READY || (code == ERR_OVERLOADED && r->attempt > 0)) && may_hold(g, r))
         gateway_timer_set(g, &r->rest, HOLD_MS * NS_PER_MS, on_rested); /* nobody took this attempt: it isn't spent */
     else
         answer_refuse(r->answer, &why, field, retry_after_ms);

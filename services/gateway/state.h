@@ -150,7 +150,9 @@ struct gateway {
     size_t                 kept_bytes;
     int64_t                unready_since_ns; /* 0: everything needed is there */
     int64_t                created_s;
-    actor_timer            tick;
+    int64_t                drain_ns;  /* 0: goes on; else until then requests are taken still */
+    bool                   is_closed; /* no answer is left, and it listens no more */
+    actor_timer            tick, leave;
     atomic_bool            reload_asked;
     gateway_metrics        metrics;
 };
@@ -160,6 +162,7 @@ struct gateway {
 /* What is missing before a request can be answered; NULL when nothing is. */
 const char *gateway_lacks(const gateway *g);
 const char *gateway_lacks_parts(const gateway *g); /* the same for requests in hand, which a drain finishes */
+bool        gateway_is_leaving(const gateway *g);  /* it takes no new ones */
 void        gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*fire)(void *, actor_timer *));
 int64_t     gateway_now_ns(const gateway *g); /* not the turn's: callbacks of HTTP come between turns */
 
