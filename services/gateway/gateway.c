@@ -162,13 +162,6 @@ void gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*
 
 /* ---- reading files again ---- */
 
-void gateway_reload(actor *a)
-{
-    gateway *g = actor_self(a);
-    atomic_store(&g->reload_asked, true);
-    actor_wake(a);
-}
-
 static void reload_rules(gateway *g, bool force)
 {
     error err;
@@ -181,9 +174,10 @@ static void reload_rules(gateway *g, bool force)
         log_info("front rules read", "rules=%zu", front_rules_count(g->rules));
 }
 
-static void reload_all(gateway *g)
+static void on_reload(void *self)
 {
-    error err;
+    gateway *g = self;
+    error    err;
     reload_rules(g, true);
     if (g->options->api_key_file) {
         api_keys *keys = api_keys_load(g->options->api_key_file, &err);
@@ -242,8 +236,6 @@ static void leave(gateway *g)
 static void on_turn(void *self)
 {
     gateway *g = self;
-    if (atomic_exchange(&g->reload_asked, false))
-        reload_all(g);
     reply_logs_turn(g);
     runs_pump(g);
     if (gateway_is_leaving(g) && g->n_answers == 0)
@@ -519,6 +511,7 @@ const actor_class gateway_class = {
     .on_turn      = on_turn,
     .on_peer_down = on_peer_down,
     .on_refused   = on_refused_message,
+    .on_reload    = on_reload,
     .on_drain     = on_drain,
     .load         = load,
     .wait         = wait_for_events,

@@ -37,10 +37,6 @@ extern const size_t     n_gateway_option_rows;
 
 extern const actor_class gateway_class;
 
-/* Reads the API keys, the front rules, and the certificate again at the gateway's next turn; what can't be read stays
- * as it was, and is logged. From any thread and from a signal handler (SIGHUP). */
-void gateway_reload(actor *a);
-
 /* The TCP port it listens on. */
 uint16_t gateway_port(const actor *a);
 

@@ -20,7 +20,6 @@
 #include "services/gateway/openai_response.h"
 
 #include <event2/event.h>
-#include <stdatomic.h>
 
 typedef struct gateway    gateway;
 typedef struct answer     answer;
@@ -153,7 +152,6 @@ struct gateway {
     int64_t                drain_ns;  /* 0: goes on; else until then requests are taken still */
     bool                   is_closed; /* no answer is left, and it listens no more */
     actor_timer            tick, leave;
-    atomic_bool            reload_asked;
     gateway_metrics        metrics;
 };
 

@@ -144,6 +144,32 @@ def test_api_keys_are_asked_for_and_read_again(start_serve, tmp_path):
     assert "secret" not in server.processes["serve"].log(), "keys are in the log"
 
 
+def test_sighup_reads_files_again_and_a_faulty_one_changes_nothing(start_serve, tmp_path):
+    keys, level, filters = (tmp_path / name for name in ("keys", "level", "filter.yaml"))
+    keys.write_text("secret-one\n")
+    level.write_text("info\n")
+    filters.write_text(FILTER)
+    server = start_serve("--api-key-file", keys, "--log-level-file", level, "--output-filter", filters)
+    process = server.processes["serve"]
+
+    def hang_up(until):
+        process.popen.send_signal(signal.SIGHUP)
+        processes.wait_until(lambda: until in process.log(), f"the log says {until}", 15)
+
+    assert '"level":"debug"' not in process.log()
+    level.write_text("debug\n")
+    hang_up("the output filter has new rules")  # also when it looks the same
+    key = {"Authorization": "Bearer secret-one"}
+    assert server.post("/v1/chat/completions", json={}, headers=key).status_code == 400
+    processes.wait_until(lambda: '"level":"debug"' in process.log(), "what is for debugging is logged", 15)
+    keys.write_text("secret-two\nshort\n")
+    level.write_text("loud\n")
+    filters.write_text("rules: [\n")
+    for said in (f"{keys}, line 2", f"{level}, line 1", "the output filter keeps its old rules"):
+        hang_up(said)
+    assert server.get("/v1/models", headers=key).status_code == 200
+
+
 RULES = """
 rules:
   - name: hours

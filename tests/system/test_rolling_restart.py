@@ -1,7 +1,7 @@
 """Every service is replaced in turn, by SIGTERM, while clients ask: nobody gets an error or another text.
 
-Clients do what a load balancer and a client that honours Retry-After do: they take a gateway that is ready, and try again
-when they read 503 or find a port closed."""
+Clients do what a load balancer and a client that honours Retry-After do: they take a gateway that is ready, and try
+again when they read 503 or find a port closed."""
 
 import itertools
 import threading
