@@ -41,6 +41,18 @@ answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t 
     return a;
 }
 
+/* Of an answer that was broken off only what was delivered is known. */
+static uint64_t tokens_used(const answer *a)
+{
+    usage sum;
+    answer_usage(a, &sum);
+    uint64_t n = (uint64_t)sum.prompt_tokens + sum.completion_tokens;
+    for (uint32_t i = 0; i < a->n_runs; i++)
+        for (uint32_t c = 0; c < a->n_choices; c++)
+            n += a->runs[i].choices[c].finished ? 0 : a->runs[i].choices[c].n_tokens;
+    return n;
+}
+
 static void answer_free(answer *a, bool refused)
 {
     gateway *g = a->gateway;
@@ -51,6 +63,9 @@ static void answer_free(answer *a, bool refused)
     actor_timer_cancel(g->actor, &a->silence);
     if (g->http)
         http_attach(g->http, a->handle, NULL);
+    if (a->usage)
+        key_usage_leave(a->usage, gateway_now_ns(g), tokens_used(a));
+    key_usage_release(&a->usage);
     *(a->previous ? &a->previous->next : &g->answers) = a->next;
     if (a->next)
         a->next->previous = a->previous;

@@ -16,6 +16,7 @@ typedef struct {
     gateway            *gateway;
     const http_request *http;
     const char         *tenant; /* NULL: no keys are asked for */
+    key_usage          *usage;  /* of its key; NULL too */
 } call;
 
 typedef void endpoint_handler(const call *c);
@@ -27,14 +28,14 @@ static void refuse(const call *c, error_code code, const char *text, span field,
     error why;
     error_set(&why, code, "%s", text);
     metric_add(c->gateway->metrics.status[error_http_status(code) / 100 - 2], 1);
-    http_refuse(c->gateway, c->http->handle, &why, field, retry_after_ms);
+    http_refuse(c->gateway, c->http->handle, c->usage, &why, field, retry_after_ms);
 }
 
 static void refuse_fault(const call *c, const openai_fault *fault)
 {
     metric_add(c->gateway->metrics.status[error_http_status(fault->error.code) / 100 - 2], 1);
     log_debug("refused a body", "field=\"%s\" code=%s", fault->field, error_name(fault->error.code));
-    http_refuse(c->gateway, c->http->handle, &fault->error, span_of(fault->field), 0);
+    http_refuse(c->gateway, c->http->handle, c->usage, &fault->error, span_of(fault->field), 0);
 }
 
 /* RFC 9110, 15.5.6: a 405 says what is allowed. */
@@ -170,6 +171,24 @@ static bool take_session(const call *c, openai_request *r, arena *memory)
     return true;
 }
 
+/* The answer to this call, or NULL: refused. It owns `memory` in both cases. */
+static answer *begin_answer(const call *c, arena *memory, uint32_t n_runs, uint32_t n_choices)
+{
+    error   err;
+    answer *a = answer_new(c->gateway, memory, &http_sink, n_runs, n_choices, &err);
+    if (!a) {
+        refuse(c, err.code, err.text, (span){0}, 0);
+        return NULL;
+    }
+    a->handle = c->http->handle;
+    http_attach(c->gateway->http, a->handle, a);
+    if (c->usage) {
+        a->usage = key_usage_hold(c->usage);
+        key_usage_enter(a->usage);
+    }
+    return a;
+}
+
 /* The text.request of each run: the same, but for the prompt. */
 static bool fill_bodies(answer *a, const openai_request *r)
 {
@@ -284,14 +303,10 @@ static void post_generation(const call *c, openai_api api)
         arena_free(&memory);
         return;
     }
-    answer *a = answer_new(g, memory, &http_sink, api == OPENAI_CHAT ? 1 : r.n_prompts, r.request.n, &err);
-    if (!a) {
-        refuse(c, err.code, err.text, (span){0}, 0);
-        return;
-    }
-    a->handle = c->http->handle;
-    http_attach(g->http, a->handle, a);
     const char *field = "";
+    answer     *a     = begin_answer(c, memory, api == OPENAI_CHAT ? 1 : r.n_prompts, r.request.n);
+    if (!a)
+        return;
     if (fill_answer(a, c, &r, &field, &err)) {
         http_answer_expect_silence(a);
         answer_start(a, r.timeout_s);
@@ -318,7 +333,6 @@ static void post_text(const call *c, uint16_t type)
     void        *body   = memory ? arena_take(memory, MESSAGE_BODY_BYTES_MAX) : NULL;
     openai_fault fault  = {0};
     span         model  = {0};
-    error        err;
     if (!memory)
         return;
     bool ok = type == MSG_TEXT_ENCODE ? openai_tokenize_parse(c->http->body, memory, body, &model, &fault)
@@ -331,16 +345,12 @@ static void post_text(const call *c, uint16_t type)
         arena_free(&memory);
         return;
     }
-    answer *a = answer_new(g, memory, &http_sink, 1, 0, &err);
-    if (!a) {
-        refuse(c, err.code, err.text, (span){0}, 0);
+    answer *a = begin_answer(c, memory, 1, 0);
+    if (!a)
         return;
-    }
     a->what         = type == MSG_TEXT_ENCODE ? "tokenize" : "detokenize";
-    a->handle       = c->http->handle;
     a->runs[0].type = type;
     a->runs[0].body = body;
-    http_attach(g->http, a->handle, a);
     answer_start(a, 0);
 }
 
@@ -386,17 +396,27 @@ static size_t find_endpoint(span path)
     return i;
 }
 
-/* True when the request may go on; *tenant is whom its key belongs to. */
-static bool is_authorized(const call *c, const char **tenant)
+/* True when the request may go on; the call knows its tenant then. */
+static bool is_authorized(call *c)
 {
     span header = {0};
-    *tenant     = NULL;
     if (!c->gateway->keys)
         return true;
     http_request_header(c->http, "Authorization", &header);
-    span key = api_key_of(header);
-    *tenant  = key.size ? api_keys_find(c->gateway->keys, key) : NULL;
-    return *tenant != NULL;
+    span key  = api_key_of(header);
+    c->tenant = key.size ? api_keys_find(c->gateway->keys, key, &c->usage) : NULL;
+    return c->tenant != NULL;
+}
+
+static bool is_within_limits(const call *c)
+{
+    uint32_t retry_after_ms;
+    error    why;
+    if (!c->usage || key_usage_take(c->usage, gateway_now_ns(c->gateway), &retry_after_ms, &why))
+        return true;
+    metric_add(c->gateway->metrics.rate_limited, 1);
+    refuse(c, why.code, why.text, (span){0}, retry_after_ms);
+    return false;
 }
 
 void endpoints_on_request(void *context, const http_request *request)
@@ -411,10 +431,12 @@ void endpoints_on_request(void *context, const http_request *request)
         refuse_method(&c, endpoints[i].method);
         return;
     }
-    if (!endpoints[i].is_open && !is_authorized(&c, &c.tenant)) {
+    if (!endpoints[i].is_open && !is_authorized(&c)) {
         refuse(&c, ERR_UNAUTHORIZED, "Incorrect API key provided: send it as Authorization: Bearer KEY.", (span){0}, 0);
         return;
     }
+    if (endpoints[i].method == HTTP_POST && !is_within_limits(&c))
+        return;
     endpoints[i].handle(&c);
 }
 

@@ -17,7 +17,8 @@ const option_row gateway_option_rows[] = {
     OPTION_STRING(gateway_options, served_model_name, "--served-model-name", "NAME", NULL,
                   "Name of the model in the API; requests for another name get 404. Without it any name is taken."),
     OPTION_STRING(gateway_options, api_key_file, "--api-key-file", "FILE", NULL,
-                  "Lines `key [tenant]`: who may ask. Read again on SIGHUP. Without it everybody may."),
+                  "Lines `key [tenant] [requests-per-minute=N] [tokens-per-minute=N] [concurrent-requests=N]`: who may "
+                  "ask, and how often. Read again on SIGHUP. Without it everybody may."),
     OPTION_STRING(gateway_options, tls_cert, "--tls-cert", "FILE", NULL, "PEM certificate chain: serve HTTPS."),
     OPTION_STRING(gateway_options, tls_key, "--tls-key", "FILE", NULL, "PEM key of --tls-cert."),
     OPTION_STRING(gateway_options, front_rules, "--front-rules", "FILE", NULL,
@@ -76,6 +77,8 @@ static void register_metrics(gateway_metrics *m)
     m->retries     = metric_counter("troupe_gateway_retries_total", "", "Requests sent again after a part died.");
     m->client_gone = metric_counter("troupe_gateway_clients_gone_total", "", "Requests whose client left.");
     m->overloaded  = metric_counter("troupe_gateway_overloaded_total", "", "Requests refused for lack of capacity.");
+    m->rate_limited =
+        metric_counter("troupe_gateway_rate_limited_total", "", "Requests refused for the limits of their key.");
     m->retry_exhausted =
         metric_counter("troupe_gateway_retries_exhausted_total", "", "Requests that failed after the last attempt.");
     m->deltas_dropped =
@@ -180,7 +183,7 @@ static void on_reload(void *self)
     error    err;
     reload_rules(g, true);
     if (g->options->api_key_file) {
-        api_keys *keys = api_keys_load(g->options->api_key_file, &err);
+        api_keys *keys = api_keys_load(g->options->api_key_file, g->keys, &err);
         if (keys) {
             api_keys_free(&g->keys);
             g->keys = keys;
@@ -391,7 +394,7 @@ static bool open_all(gateway *g, error *err)
     g->until                 = g->base ? evtimer_new(g->base, nothing, NULL) : NULL;
     if (!g->out || !g->until)
         return error_set(err, ERR_NO_MEMORY, "no memory for the gateway's buffers and its event loop");
-    if (o->api_key_file && !(g->keys = api_keys_load(o->api_key_file, err)))
+    if (o->api_key_file && !(g->keys = api_keys_load(o->api_key_file, NULL, err)))
         return false;
     if (o->front_rules && !(g->rules = front_rules_load(o->front_rules, err)))
         return false;

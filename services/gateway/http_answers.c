@@ -12,14 +12,25 @@
 
 /* ---- writing ---- */
 
-/* The reply to a request that has no stream yet; `a` may be NULL. */
-static void reply(gateway *g, http_handle handle, const answer *a, int status, json_out *j, uint32_t retry_after_ms)
+/* Behind n fields those of a key's limits. */
+static size_t add_usage_fields(gateway *g, key_usage *key, key_usage_fields *room, http_field *fields, size_t n)
 {
-    http_field fields[2 + REPLY_LOG_FIELDS];
-    size_t     n = a ? reply_log_fields(a, fields) : 0;
-    char       seconds[16];
-    span       body;
-    error      err;
+    key_usage_describe(key, gateway_now_ns(g), room);
+    if (room->n > 0)
+        memcpy(fields + n, room->fields, room->n * sizeof *fields);
+    return n + room->n;
+}
+
+/* The reply to a request that has no stream yet; `a` and `key` may be NULL. */
+static void reply(gateway *g, http_handle handle, const answer *a, key_usage *key, int status, json_out *j,
+                  uint32_t retry_after_ms)
+{
+    key_usage_fields room;
+    http_field       fields[2 + REPLY_LOG_FIELDS + KEY_USAGE_FIELDS];
+    size_t           n = add_usage_fields(g, key, &room, fields, a ? reply_log_fields(a, fields) : 0);
+    char             seconds[16];
+    span             body;
+    error            err;
     if (!json_out_finish(j, &body, &err)) {
         log_error("an answer does not fit into the buffer for answers", "why=\"%s\"", err.text);
         status = 500;
@@ -39,15 +50,15 @@ static void reply(gateway *g, http_handle handle, const answer *a, int status, j
 
 void http_reply_json(gateway *g, http_handle handle, int status, json_out *j)
 {
-    reply(g, handle, NULL, status, j, 0);
+    reply(g, handle, NULL, NULL, status, j, 0);
 }
 
-void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms)
+void http_refuse(gateway *g, http_handle handle, key_usage *key, const error *why, span field, uint32_t retry_after_ms)
 {
     int      status = error_http_status(why->code);
     json_out j      = json_out_into(g->out, g->out_bytes);
     openai_error(&j, status, why->code, span_of(why->text), field);
-    reply(g, handle, NULL, status, &j, retry_after_ms);
+    reply(g, handle, NULL, key, status, &j, retry_after_ms);
 }
 
 /* An event is written as "data: {...}\n\n" in place: the JSON goes behind room for what stands before it. Those of an
@@ -61,12 +72,13 @@ static json_out event_begin(gateway *g)
 
 static void begin_stream(answer *a)
 {
-    http_field fields[REPLY_LOG_FIELDS];
-    http_reply head = {.status = 200, .content_type = "text/event-stream", .fields = fields};
+    key_usage_fields room;
+    http_field       fields[REPLY_LOG_FIELDS + KEY_USAGE_FIELDS];
+    http_reply       head = {.status = 200, .content_type = "text/event-stream", .fields = fields};
     if (a->streaming)
         return;
     a->streaming  = true;
-    head.n_fields = reply_log_fields(a, fields);
+    head.n_fields = add_usage_fields(a->gateway, a->usage, &room, fields, reply_log_fields(a, fields));
     http_stream_begin(a->gateway->http, a->handle, &head);
 }
 
@@ -247,7 +259,7 @@ static void http_done(answer *a)
     if (!choices) {
         error why;
         error_set(&why, ERR_NO_MEMORY, "the answer outgrew the memory of one request");
-        http_refuse(a->gateway, a->handle, &why, (span){0}, 0);
+        http_refuse(a->gateway, a->handle, a->usage, &why, (span){0}, 0);
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -262,7 +274,7 @@ static void http_done(answer *a)
     json_out j = json_out_into(a->gateway->out, a->gateway->out_bytes);
     answer_usage(a, &sum);
     openai_body(&j, &a->head, choices, n, &sum);
-    reply(a->gateway, a->handle, a, 200, &j, 0);
+    reply(a->gateway, a->handle, a, a->usage, 200, &j, 0);
 }
 
 static void http_refused(answer *a, const error *why, span field, uint32_t retry_after_ms)
@@ -270,7 +282,7 @@ static void http_refused(answer *a, const error *why, span field, uint32_t retry
     error err;
     span  json;
     if (!a->streaming) {
-        http_refuse(a->gateway, a->handle, why, field, retry_after_ms);
+        http_refuse(a->gateway, a->handle, a->usage, why, field, retry_after_ms);
         return;
     }
     json_out j = event_begin(a->gateway);

@@ -109,6 +109,7 @@ struct answer {
     bool               from_front_rule;
 
     http_handle   handle; /* HTTP */
+    key_usage    *usage;  /* of the client's key; NULL: no keys are asked for */
     openai_answer head;
     bool          stream, streaming;
     reply_log    *log;               /* NULL: it ends with this gateway. Else events have ids: */
@@ -124,7 +125,7 @@ typedef struct {
     metric *prompt_tokens, *request_prompt_tokens, *request_generation_tokens;
     metric *status[5]; /* 2xx to 5xx, and clients that left */
     metric *finished[N_FINISHES];
-    metric *overloaded, *deltas_dropped, *retry_exhausted;
+    metric *overloaded, *rate_limited, *deltas_dropped, *retry_exhausted;
 } gateway_metrics;
 
 struct gateway {
@@ -208,7 +209,8 @@ bool run_hand_out(run *r, const text_delta *d); /* the second half alone */
 /* http_answers.c */
 extern const answer_sink http_sink;
 void http_answer_expect_silence(answer *a); /* a stream whose text is long in coming begins without */
-void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms);
+void http_refuse(gateway *g, http_handle handle, key_usage *key, const error *why, span field,
+                 uint32_t retry_after_ms); /* `key` may be NULL */
 void http_reply_json(gateway *g, http_handle handle, int status, json_out *j);
 
 /* endpoints.c */

@@ -530,6 +530,48 @@ static void asks_for_keys_and_reads_them_again(void **state)
     unlink(path);
 }
 
+static void a_key_is_held_to_its_limits(void **state)
+{
+    static const char authorization[] = "Authorization: Bearer secret-one\r\n";
+    stage            *s               = *state;
+    char              path[64]        = "/tmp/gateway-keys-XXXXXX";
+    close(mkstemp(path));
+    write_file(path, "secret-one acme requests-per-minute=3 tokens-per-minute=1000 concurrent-requests=1\n");
+    s->options.api_key_file = path;
+    stage_open_all(s);
+    http_client *first = http_ask(s, "POST", "/v1/chat/completions", authorization, hello), *c;
+    pump_stage(s, first, 5000, s->n_seen == 1);
+    c = http_ask(s, "POST", "/v1/chat/completions", authorization, hello);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_status(c), 429);
+    assert_true(http_has(c, "rate_limit_exceeded") && http_has(c, "1 requests running"));
+    assert_true(http_has(c, "Retry-After: 1\r\n") && http_has(c, "x-ratelimit-remaining-requests: 2\r\n"));
+    http_close(&c);
+    stage_delta(s, &s->seen[0].about, 0, 0, 1, "one", FINISH_REASON_STOP);
+    pump_stage(s, first, 5000, first->closed);
+    assert_true(http_has(first, "x-ratelimit-limit-tokens: 1000\r\n"));
+    http_close(&first);
+    c = http_ask(s, "POST", "/v1/chat/completions", authorization, hello_stream);
+    pump_stage(s, c, 5000, s->n_seen == 2);
+    stage_delta(s, &s->seen[1].about, 0, 0, 1, "two", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, http_has(c, "[DONE]"));
+    assert_true(http_has(c, "x-ratelimit-remaining-requests: 1\r\n"));
+    assert_true(http_has(c, "x-ratelimit-remaining-tokens: 987\r\n")); /* 12 + 1 of the first */
+    http_close(&c);
+    for (int i = 0; i < 2; i++) { /* one that is refused for its body counts too */
+        c = http_ask(s, "POST", "/v1/chat/completions", authorization, "{}");
+        pump_stage(s, c, 5000, c->closed);
+        assert_int_equal(http_status(c), i == 0 ? 400 : 429);
+        assert_true(i == 0 || http_has(c, "3 times a minute"));
+        http_close(&c);
+    }
+    c = http_ask(s, "GET", "/v1/models", authorization, NULL);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_status(c), 200);
+    http_close(&c);
+    unlink(path);
+}
+
 static void front_rules_answer_before_any_model(void **state)
 {
     stage *s        = *state;
@@ -708,6 +750,7 @@ int main(void)
         STAGE_TEST(waits_a_while_for_what_is_away_then_refuses),
         STAGE_TEST(tokenizes_and_detokenizes),
         STAGE_TEST(asks_for_keys_and_reads_them_again),
+        STAGE_TEST(a_key_is_held_to_its_limits),
         STAGE_TEST(front_rules_answer_before_any_model),
         STAGE_TEST(front_rules_look_at_every_prompt_of_a_list),
         STAGE_TEST(a_client_on_the_bus_is_owned_the_same_way),
