@@ -351,6 +351,31 @@ def test_hostile_bytes_are_refused_and_the_server_goes_on(serve, what):
     assert serve.get("/health").status_code == 200
 
 
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(b"0\r\n\r\n" + HIDDEN)
+SMUGGLING = {  # the classes that the literature has: who reads which length, and how either is disguised
+    "CL.TE": LENGTH + CHUNKED,
+    "TE.CL": CHUNKED + b"Content-Length: 4\r\n",
+    "CL.CL": LENGTH + b"Content-Length: 5\r\n",
+    "TE.TE with another coding": CHUNKED + b"Transfer-Encoding: identity\r\n",
+    "a space before the colon": LENGTH + b"Transfer-Encoding : chunked\r\n",
+    "a tab in the value": LENGTH + b"Transfer-Encoding:\x0bchunked\r\n",
+    "a folded header": LENGTH + b"Transfer-Encoding:\r\n chunked\r\n",
+    "a line that ends in LF alone": LENGTH + b"X: y\nTransfer-Encoding: chunked\r\n",
+    "a disguised coding": LENGTH + b"Transfer-Encoding: xchunked\r\n",
+    "a signed length": b"Content-Length: +5\r\n",
+    "a list of lengths": b"Content-Length: 5, 5\r\n",
+}
+
+
+@pytest.mark.parametrize("what", SMUGGLING)
+def test_a_request_with_two_ends_is_refused_and_what_hides_behind_it_never_read(serve, what):
+    reply = send_raw(serve, JSON_POST + SMUGGLING[what] + b"\r\n0\r\n\r\n" + HIDDEN)
+    assert reply.count(b"HTTP/1.1 ") == 1, reply
+    assert reply.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501")) and b"Connection: close" in reply, reply
+
+
 def test_random_changes_of_a_good_request_never_hurt(serve):
     good = with_body(b'{"model": "demo", "max_tokens": 2, "messages": [{"role": "user", "content": "hello there"}]}')
     random_of = random.Random(7)
