@@ -71,6 +71,10 @@ static void answer_free(answer *a, bool refused)
         a->next->previous = a->previous;
     g->kept_bytes -= a->kept_bytes;
     metric_set(g->metrics.in_hand, --g->n_answers);
+    if (a->is_computed) {
+        throughput_pass(&g->throughput, gateway_now_ns(g), true);
+        g->n_generating--;
+    }
     if (a->client && a->sums)
         actor_grant(g->actor, a->client, 1);
     arena *memory = a->memory;
@@ -172,11 +176,17 @@ void answer_begin(answer *a, bool is_promised)
     uint32_t      n_found = 0;
     front_answer *found   = arena_take_array(a->memory, a->n_runs, sizeof *found);
     error         err;
-    bool          ok = found ? match_rules(a, found, &n_found, &err)
-                             : error_set(&err, ERR_TOO_LARGE, "the request needs more memory than this server gives to one");
-    if (!ok || (!is_promised && n_found < a->n_runs && !gateway_may_take(g, a, &err))) {
-        answer_refuse(a, &err, (span){0}, error_may_retry(err.code) ? 1000 : 0);
+    bool          ok             = found ? match_rules(a, found, &n_found, &err)
+                                         : error_set(&err, ERR_TOO_LARGE, "the request needs more memory than this server gives to one");
+    uint32_t      retry_after_ms = 0;
+    if (!ok || (!is_promised && n_found < a->n_runs && !gateway_may_take(g, a, &retry_after_ms, &err))) {
+        answer_refuse(a, &err, (span){0}, retry_after_ms);
         return;
+    }
+    if (a->sums && n_found < a->n_runs) {
+        throughput_pass(&g->throughput, gateway_now_ns(g), g->n_generating > 0);
+        a->is_computed = true;
+        g->n_generating++;
     }
     a->from_front_rule = n_found > 0;
     begin_runs(a, found);
@@ -262,6 +272,8 @@ void answer_finish(answer *a)
 {
     if (a->sums) /* the others have said it all */
         a->sink->done(a);
+    if (a->is_computed)
+        throughput_complete(&a->gateway->throughput);
     say(a, 200);
     answer_free(a, false);
 }

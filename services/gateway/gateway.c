@@ -139,8 +139,25 @@ bool gateway_is_leaving(const gateway *g)
     return g->drain_ns != 0 && gateway_now_ns(g) >= g->drain_ns;
 }
 
-bool gateway_may_take(gateway *g, const answer *a, error *err)
+/* The share of a request's time that those before it may take: estimates are rough. */
+static const double share_expected = 0.5;
+
+static bool has_time_for(const gateway *g, const answer *a, uint32_t *retry_after_ms, error *err)
 {
+    double left_s     = (double)(a->deadline_unix_ms - clock_unix_ms(actor_clock(g->actor))) / 1e3;
+    double expected_s = throughput_expect_s(&g->throughput, g->n_generating);
+    double over_s     = expected_s - share_expected * left_s;
+    if (!a->sums || over_s <= 0)
+        return true;
+    *retry_after_ms = over_s < 60 ? (uint32_t)(over_s * 1e3) : 60000;
+    return error_set(err, ERR_OVERLOADED,
+                     "%u requests are in hand: this one would take about %.0f s, over its deadline", g->n_generating,
+                     expected_s + 1);
+}
+
+bool gateway_may_take(gateway *g, const answer *a, uint32_t *retry_after_ms, error *err)
+{
+    *retry_after_ms   = 1000;
     const char *lacks = gateway_is_leaving(g) ? gateway_lacks(g) : first_lacking(g, a->sums ? SIZE_MAX : 1);
     if (lacks)
         return error_set(err, ERR_NOT_READY, "%s; try again shortly", lacks);
@@ -150,7 +167,8 @@ bool gateway_may_take(gateway *g, const answer *a, error *err)
         return error_set(err, ERR_OVERLOADED, "%u prompts are waiting already", g->n_waiting);
     if (g->kept_bytes > g->options->kept_request_bytes)
         return error_set(err, ERR_OVERLOADED, "the requests in hand take %zu bytes already", g->kept_bytes);
-    return true;
+    throughput_pass(&g->throughput, gateway_now_ns(g), g->n_generating > 0);
+    return has_time_for(g, a, retry_after_ms, err);
 }
 
 int64_t gateway_now_ns(const gateway *g)

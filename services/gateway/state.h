@@ -18,6 +18,7 @@
 #include "services/gateway/gateway.h"
 #include "services/gateway/http_server.h"
 #include "services/gateway/openai_response.h"
+#include "services/gateway/throughput.h"
 
 #include <event2/event.h>
 
@@ -99,8 +100,9 @@ struct answer {
     uint32_t           n_runs;
     uint32_t           n_open; /* choices whose end the client was not told */
     run               *runs;
-    uint32_t           n_choices; /* of each run */
-    bool               sums;      /* it generates: counted in the metrics of requests */
+    uint32_t           n_choices;   /* of each run */
+    bool               sums;        /* it generates: counted in the metrics of requests */
+    bool               is_computed; /* and in n_generating: not by rules or from a log */
     bool               score_only;
     int64_t            arrived_ns, first_ns, last_ns;
     int64_t            deadline_unix_ms;
@@ -147,6 +149,8 @@ struct gateway {
     uint32_t               n_waiting;
     answer                *answers;
     uint32_t               n_answers;
+    uint32_t               n_generating; /* of them, those that generate */
+    throughput             throughput;   /* of those */
     size_t                 kept_bytes;
     int64_t                unready_since_ns; /* 0: everything needed is there */
     int64_t                created_s;
@@ -165,8 +169,8 @@ bool        gateway_is_leaving(const gateway *g);  /* it takes no new ones */
 void        gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*fire)(void *, actor_timer *));
 int64_t     gateway_now_ns(const gateway *g); /* not the turn's: callbacks of HTTP come between turns */
 
-/* Refuses what can't be begun now: draining, not ready, too many requests, too much memory. */
-bool gateway_may_take(gateway *g, const answer *a, error *err);
+/* Refuses what can't be begun now: draining, not ready, too many requests, too much memory, no time for it. */
+bool gateway_may_take(gateway *g, const answer *a, uint32_t *retry_after_ms, error *err);
 
 /* answers.c */
 

@@ -1,7 +1,7 @@
 """The memory of a gateway that many clients stream from, idle or slow: `./dev bench clients [N] [--seconds S]`.
 
-Half of the clients read nothing at all, the others a few bytes a second; most of their requests wait in the queue. Prints
-the gateway's resident memory before, at its peak, and what that is a client."""
+Half of the clients read nothing at all, the others a few bytes a second; most of their requests wait in the queue.
+Prints the gateway's resident memory before, at its peak, and what that is a client."""
 
 import argparse
 import json

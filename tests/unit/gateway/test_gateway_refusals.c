@@ -1,4 +1,4 @@
-/* Leaving: a gateway that drains, and a scheduler that does. */
+/* Requests that can't be taken now: while the gateway drains, while the scheduler does, and under overload. */
 #include "support_stage.h"
 
 static const char hello[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}";
@@ -121,6 +121,30 @@ static void drains_what_waits_too(void **state)
     actor_join(s->gateway);
 }
 
+static void what_would_miss_its_deadline_is_refused_at_once(void **state)
+{
+    enum { N = 8 };
+    http_client *taken[N], *c;
+    stage       *s               = *state;
+    s->options.request_timeout_s = 3;
+    stage_open_all(s);
+    for (int i = 0; i < N; i++)
+        taken[i] = ask(s, "/v1/chat/completions", hello); /* an idle gateway takes what comes */
+    for (int i = 0; i < 400; i++)
+        stage_turn(s, taken[0]), usleep(1000);
+    assert_int_equal(status_of(s, "POST", "/v1/chat/completions", hello, &c), 429); /* 0.4 s and none has ended */
+    assert_true(http_has(c, "Retry-After: ") && http_has(c, "over its deadline"));
+    http_close(&c);
+    for (int i = 0; i < N; i++) {
+        stage_delta(s, &s->seen[i].about, 0, 0, 1, "done", FINISH_REASON_STOP);
+        pump_stage(s, taken[i], 5000, taken[i]->closed);
+        assert_true(http_has(taken[i], "done"));
+        http_close(&taken[i]);
+    }
+    c = ask(s, "/v1/chat/completions", hello);
+    http_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +153,7 @@ int main(void)
         STAGE_TEST(with_a_drain_delay_requests_are_taken_until_it_is_over),
         STAGE_TEST(a_request_waits_for_who_was_ready_when_it_came),
         STAGE_TEST(drains_what_waits_too),
+        STAGE_TEST(what_would_miss_its_deadline_is_refused_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
