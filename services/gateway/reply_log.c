@@ -13,9 +13,10 @@
 enum {
     LEASE_MS     = 2000,
     RENEW_MS     = 500,
-    POLL_MS      = 25,  /* of one that follows */
-    AGAIN_MS     = 250, /* after the store gave no answer */
-    OVERLOAD_MS  = 5,   /* after it took no operation */
+    POLL_MS      = 25,   /* of one that follows */
+    AGAIN_MS     = 250,  /* after the store gave no answer */
+    OVERLOAD_MS  = 5,    /* after it took no operation */
+    DEADLINE_MS  = 1000, /* of the store: a client waits so long once before its reply goes on without protection */
     BUFFER_FIRST = 1024,
     BUFFER_MAX   = 256 << 10, /* said to the client or not, but not in the log yet */
 };
@@ -524,6 +525,7 @@ bool reply_logs_open(gateway *g, error *err)
     store_options options        = {.url           = g->options->store_url,
                                     .password_file = g->options->store_password_file,
                                     .metric_labels = "service=\"gateway\"",
+                                    .deadline_ms   = DEADLINE_MS,
                                     .clock         = actor_clock(g->actor)};
     if (!logs)
         return error_set(err, ERR_NO_MEMORY, "no memory for the store");
