@@ -260,6 +260,8 @@ static void serve_requests(actor *a)
         if (a->class->dump)
             a->class->dump(a->self);
     }
+    if (atomic_exchange(&a->reload_asked, false) && a->class->on_reload)
+        a->class->on_reload(a->self);
     if (atomic_exchange(&a->drain_asked, false) && !a->draining) {
         a->draining = true;
         actor_set_ready(a, false);
@@ -446,6 +448,12 @@ void actor_stop(actor *a)
 void actor_dump(actor *a)
 {
     atomic_store(&a->dump_asked, true);
+    actor_wake(a);
+}
+
+void actor_reload(actor *a)
+{
+    atomic_store(&a->reload_asked, true);
     actor_wake(a);
 }
 

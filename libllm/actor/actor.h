@@ -73,6 +73,7 @@ typedef struct {
     /* m->from refused a message of ours; m->body is the node_refused, m->envelope has request and attempt of that
      * message. NULL: it is only logged. */
     void (*on_refused)(void *self, const message *m);
+    void (*on_reload)(void *self);      /* read its files again; what can't be read stays as it was. NULL: has none */
     void (*on_drain)(void *self);       /* take nothing new; call actor_finish when the last request is done */
     uint32_t (*load)(const void *self); /* requests in hand, for heartbeats; NULL: 0 */
 
@@ -127,11 +128,13 @@ int64_t actor_next_due_ns(const actor *a);
 bool actor_start(actor *a, error *err) MUST_CHECK;
 void actor_join(actor *a);
 
-/* From any thread and from a signal handler: ask to drain, to stop at once, to take a turn, to call class->dump. */
+/* From any thread and from a signal handler: ask to drain, to stop at once, to take a turn, to call class->dump, to
+ * call class->on_reload. */
 void actor_drain(actor *a);
 void actor_stop(actor *a);
 void actor_wake(actor *a);
 void actor_dump(actor *a);
+void actor_reload(actor *a);
 
 /* From the actor's own thread, while draining: the work is done, leave. */
 void actor_finish(actor *a);

@@ -90,7 +90,7 @@ struct actor {
 
     atomic_uint_fast64_t n_wakes; /* written to wake_fd, or about to be */
     uint64_t             n_wakes_taken;
-    atomic_bool          woken, stop_asked, drain_asked, dump_asked; /* what other threads may touch */
+    atomic_bool          woken, stop_asked, drain_asked, dump_asked, reload_asked; /* what other threads may touch */
 };
 
 /* actor.c */

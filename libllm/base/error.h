@@ -25,7 +25,9 @@
     X(ERR_GONE,           503, true,  "the peer left")                         \
     X(ERR_NOT_READY,      503, true,  "the service is still starting")         \
     X(ERR_NO_MEMORY,      503, true,  "a buffer sized at start-up is full")    \
-    X(ERR_IO,             500, true,  "reading or writing failed")
+    X(ERR_IO,             500, true,  "reading or writing failed")             \
+    X(ERR_MISMATCH,       422, false, "it does not match what went before")    \
+    X(ERR_RATE_LIMITED,   429, true,  "this key has used what it may")
 
 typedef enum {
 #define X(code, http, retry, text) code,

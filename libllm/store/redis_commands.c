@@ -5,7 +5,9 @@
  *   P:{wk}:role:ROLE         sorted set: worker by the end of its lease
  *   P:ss:SESSION             hash: fence, worker, epoch, nblocks, last_hash
  *   P:inv:{MODEL:WORKER.EPOCH}:BUCKET   hash: 8 bytes of block hash, tier
- *   P:n:COUNTER              integer */
+ *   P:n:COUNTER              integer
+ *   P:log:{KEY}              hash: print, fence, n, size, note, done, lease
+ *   P:log:{KEY}:e            stream: the entries of that log */
 #include "store/redis_commands.h"
 
 #include <assert.h>
@@ -49,6 +51,15 @@ static void add_key(redis_command *c, const redis_names *names, const char *kind
     c->sizes[c->n_arguments - 1] = c->n_text_bytes - start;
 }
 
+/* More bytes of the argument that was added last. */
+static void add_tail(redis_command *c, const char *tail, size_t n)
+{
+    assert(n <= sizeof c->text - c->n_text_bytes);
+    memcpy(c->text + c->n_text_bytes, tail, n);
+    c->n_text_bytes += n;
+    c->sizes[c->n_arguments - 1] += n;
+}
+
 /* "P:inv:{MODEL:WORKER.EPOCH}", and ":BUCKET" for a bucket of it. */
 static void add_inventory_key(redis_command *c, const redis_names *names, const store_request *r, int bucket)
 {
@@ -57,10 +68,7 @@ static void add_inventory_key(redis_command *c, const redis_names *names, const 
     if (bucket >= 0)
         n += snprintf(tail + n, sizeof tail - (size_t)n, ":%d", bucket);
     add_key(c, names, "inv:{", store_name_span(&r->second));
-    assert((size_t)n <= sizeof c->text - c->n_text_bytes);
-    memcpy(c->text + c->n_text_bytes, tail, (size_t)n);
-    c->n_text_bytes += (size_t)n;
-    c->sizes[c->n_arguments - 1] += (size_t)n;
+    add_tail(c, tail, (size_t)n);
 }
 
 static void add_hashes(redis_command *c, const store_request *r)
@@ -158,6 +166,42 @@ static void make_blocks_command(redis_command *c, const redis_names *names, cons
     add_hashes(c, r);
 }
 
+static void make_log_command(redis_command *c, const redis_names *names, const store_request *r)
+{
+    add_evalsha(c, names, r->op, 2);
+    add_key(c, names, "log:{", store_name_span(&r->id));
+    add_tail(c, "}", 1);
+    add_key(c, names, "log:{", store_name_span(&r->id));
+    add_tail(c, "}:e", 3);
+    switch ((int)r->op) {
+    case STORE_OP_LOG_OPEN:
+        add_format(c, "%u", r->ttl_ms);
+        add_format(c, "%u", r->lease_ms);
+        add(c, store_name_span(&r->second));
+        add_format(c, "%" PRId64, r->amount);
+        break;
+    case STORE_OP_LOG_APPEND:
+        add_format(c, "%u", r->ttl_ms);
+        add_format(c, "%u", r->lease_ms);
+        add_format(c, "%" PRIu64, r->epoch);
+        add_format(c, "%" PRIu64, r->n_before);
+        add_format(c, "%d", r->is_last);
+        add(c, r->entry);
+        add_format(c, "%d", STORE_LOG_ENTRIES);
+        add_format(c, "%d", STORE_LOG_BYTES);
+        break;
+    case STORE_OP_LOG_READ:
+        add_format(c, "%" PRIu64, r->n_before);
+        add_format(c, "%d", STORE_LOG_READ_ENTRIES);
+        add_format(c, "%d", STORE_LOG_READ_BYTES);
+        break;
+    case STORE_OP_LOG_RELEASE:
+        add_format(c, "%" PRIu64, r->epoch);
+        add_format(c, "%d", r->is_last);
+        break;
+    }
+}
+
 void redis_command_make(redis_command *command, const redis_names *names, const store_request *request)
 {
     command->n_arguments  = 0;
@@ -183,6 +227,12 @@ void redis_command_make(redis_command *command, const redis_names *names, const 
         add_key(command, names, "n:", store_name_span(&request->id));
         add_format(command, "%u", request->ttl_ms);
         add_format(command, "%" PRId64, request->amount);
+        break;
+    case STORE_OP_LOG_OPEN:
+    case STORE_OP_LOG_APPEND:
+    case STORE_OP_LOG_READ:
+    case STORE_OP_LOG_RELEASE:
+        make_log_command(command, names, request);
         break;
     case N_STORE_OPS:
         assert(false);
@@ -306,6 +356,54 @@ static bool read_blocks(const redisReply *answer, redis_lists *lists, store_repl
     return true;
 }
 
+/* The five numbers that a log's replies begin with. */
+static bool read_log(const redisReply *answer, store_log *log)
+{
+    uint64_t is_done, is_held;
+    if (answer->type != REDIS_REPLY_ARRAY || answer->elements < 5 || !read_u64(answer->element[0], &log->fence) ||
+        !read_u64(answer->element[1], &log->n_entries) || !read_i64(answer->element[2], &log->note) ||
+        !read_u64(answer->element[3], &is_done) || !read_u64(answer->element[4], &is_held))
+        return false;
+    log->is_done = is_done != 0;
+    log->is_held = is_held != 0;
+    return true;
+}
+
+static bool read_log_opened(const redisReply *answer, store_reply *reply)
+{
+    uint64_t is_granted;
+    if (answer->type == REDIS_REPLY_INTEGER)
+        return read_verdict(answer, reply) && reply->status == STORE_REFUSED;
+    if (!read_log(answer, &reply->log) || answer->elements != 6 || !read_u64(answer->element[5], &is_granted))
+        return false;
+    reply->log.is_granted = is_granted != 0;
+    return true;
+}
+
+static bool read_log_appended(const redisReply *answer, store_reply *reply)
+{
+    reply->status = answer->integer > 0 ? STORE_OK : answer->integer == 0 ? STORE_REFUSED : STORE_NOT_FOUND;
+    return answer->type == REDIS_REPLY_INTEGER;
+}
+
+static bool read_log_entries(const redisReply *answer, redis_lists *lists, store_reply *reply)
+{
+    if (answer->type == REDIS_REPLY_NIL) {
+        reply->status = STORE_NOT_FOUND;
+        return true;
+    }
+    if (!read_log(answer, &reply->log) || answer->elements > 5 + STORE_LOG_READ_ENTRIES)
+        return false;
+    reply->entries   = lists->entries;
+    reply->n_entries = (uint32_t)answer->elements - 5;
+    for (uint32_t i = 0; i < reply->n_entries; i++) {
+        if (!is_string(answer->element[5 + i]))
+            return false;
+        lists->entries[i] = string_of(answer->element[5 + i]);
+    }
+    return true;
+}
+
 bool redis_reply_read(const store_request *request, const redisReply *answer, redis_lists *lists, store_reply *reply)
 {
     *reply = (store_reply){.status = STORE_OK};
@@ -320,11 +418,18 @@ bool redis_reply_read(const store_request *request, const redisReply *answer, re
         return read_blocks(answer, lists, reply);
     case STORE_OP_COUNT:
         return read_i64(answer, &reply->value);
+    case STORE_OP_LOG_OPEN:
+        return read_log_opened(answer, reply);
+    case STORE_OP_LOG_APPEND:
+        return read_log_appended(answer, reply);
+    case STORE_OP_LOG_READ:
+        return read_log_entries(answer, lists, reply);
     case STORE_OP_RENEW:
     case STORE_OP_RELEASE:
     case STORE_OP_SESSION_SET:
     case STORE_OP_PUBLISH:
     case STORE_OP_FORGET:
+    case STORE_OP_LOG_RELEASE:
         return read_verdict(answer, reply);
     case N_STORE_OPS:
         break;

@@ -46,6 +46,7 @@ void redis_guard_reader(redis_reader_guard *guard, redisReader *reader);
 typedef struct {
     store_worker workers[STORE_WORKERS_MAX];
     store_block  blocks[STORE_BUCKET_BLOCKS];
+    span         entries[STORE_LOG_READ_ENTRIES];
 } redis_lists;
 
 /* Reads the reply to `request` into *reply, whose spans point into `answer`. False when it has not the shape that the

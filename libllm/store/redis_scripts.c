@@ -1,5 +1,5 @@
 /* Scripts are sent by their SHA-1 and loaded at every connection. All keys of one share a {hash tag}, so that a cluster
- * keeps them on one node. Every key but the epoch counter has a time to live: under maxmemory-policy volatile-ttl Redis
+ * keeps them on one node. Every key but the epoch counter has a time to live: under the policies volatile-* Redis
  * may evict any hint, never the counter. */
 #include "store/redis_scripts.h"
 
@@ -95,6 +95,81 @@ static const char count_script[] = //
     "if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end\n"
     "return redis.call('GET', KEYS[1])\n";
 
+/* A log's entries are a stream with ids 1-0, 2-0, ...; what changes is a hash beside it: print (fingerprint), fence, n,
+ * size, note, done, lease (its end in ms). The fence is not below the clock, so it rises also when the log was lost.
+ * KEYS: head, entries. ARGV: ttl, lease, fingerprint, note. */
+static const char log_open_script[] = //
+    "local time = redis.call('TIME')\n"
+    "local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+    "local clock = time[1] * 1000000 + time[2]\n"
+    "local ends = string.format('%.0f', now + ARGV[2])\n"
+    "local h = redis.call('HMGET', KEYS[1], 'print', 'fence', 'n', 'note', 'done', 'lease')\n"
+    "if h[1] and h[1] ~= ARGV[3] then return 0 end\n"
+    "local granted, held = 0, 0\n"
+    "if not h[1] then\n"
+    "  h = {ARGV[3], string.format('%.0f', clock), '0', ARGV[4], '0'}\n"
+    "  redis.call('DEL', KEYS[2])\n"
+    "  redis.call('HSET', KEYS[1], 'print', h[1], 'fence', h[2], 'n', 0, 'size', 0, 'note', h[4], 'done', 0,\n"
+    "    'lease', ends)\n"
+    "  granted = 1\n"
+    "elseif h[5] == '0' and tonumber(h[6]) > now then\n"
+    "  held = 1\n"
+    "elseif h[5] == '0' then\n"
+    "  h[2] = string.format('%.0f', math.max(tonumber(h[2]) + 1, clock))\n"
+    "  redis.call('HSET', KEYS[1], 'fence', h[2], 'lease', ends)\n"
+    "  granted = 1\n"
+    "end\n"
+    "for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[1]) end\n"
+    "return {h[2], h[3], h[4], h[5], tostring(held), tostring(granted)}\n";
+
+/* 1: done; 0: fenced; -1: gone or full. An entry that is there already was added by the same writer: it is the same.
+ * KEYS: head, entries. ARGV: ttl, lease, fence, entries before, is last, entry, most entries, most bytes. */
+static const char log_append_script[] = //
+    "local h = redis.call('HMGET', KEYS[1], 'fence', 'n', 'size')\n"
+    "if not h[1] then return -1 end\n"
+    "if h[1] ~= ARGV[3] then return 0 end\n"
+    "local n, before, size = tonumber(h[2]), tonumber(ARGV[4]), h[3] + #ARGV[6]\n"
+    "if #ARGV[6] > 0 and n ~= before + 1 then\n"
+    "  if n ~= before or n >= tonumber(ARGV[7]) or size > tonumber(ARGV[8]) then return -1 end\n"
+    "  redis.call('XADD', KEYS[2], (n + 1) .. '-0', 'e', ARGV[6])\n"
+    "  redis.call('HSET', KEYS[1], 'n', n + 1, 'size', size, 'done', ARGV[5])\n"
+    "end\n"
+    "local time = redis.call('TIME')\n"
+    "local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+    "redis.call('HSET', KEYS[1], 'lease', string.format('%.0f', now + ARGV[2]))\n"
+    "for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, ARGV[1]) end\n"
+    "return 1\n";
+
+/* Head and entries can be evicted one without the other: a gap is a lost log. KEYS: head, entries. ARGV: entries
+ * before, most entries, bytes that are enough. */
+static const char log_read_script[] = //
+    "local h = redis.call('HMGET', KEYS[1], 'fence', 'n', 'note', 'done', 'lease')\n"
+    "if not h[1] then return false end\n"
+    "local time = redis.call('TIME')\n"
+    "local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
+    "local held = (h[4] == '0' and tonumber(h[5]) > now) and '1' or '0'\n"
+    "local found = {h[1], h[2], h[3], h[4], held}\n"
+    "local at, bytes, n = tonumber(ARGV[1]), 0, tonumber(h[2])\n"
+    "local last = math.min(n, at + ARGV[2])\n"
+    "while at < last and bytes < tonumber(ARGV[3]) do\n"
+    "  local part = redis.call('XRANGE', KEYS[2], (at + 1) .. '-0', '+', 'COUNT', math.min(64, last - at))\n"
+    "  if #part == 0 then return false end\n"
+    "  for _, entry in ipairs(part) do\n"
+    "    at = at + 1\n"
+    "    if entry[1] ~= at .. '-0' then return false end\n"
+    "    found[#found + 1] = entry[2][2]\n"
+    "    bytes = bytes + #entry[2][2]\n"
+    "    if bytes >= tonumber(ARGV[3]) then break end\n"
+    "  end\n"
+    "end\n"
+    "return found\n";
+
+/* KEYS: head, entries. ARGV: fence, whether to forget. */
+static const char log_release_script[] = //
+    "if redis.call('HGET', KEYS[1], 'fence') ~= ARGV[1] then return 0 end\n"
+    "if ARGV[2] == '1' then redis.call('DEL', KEYS[1], KEYS[2]) else redis.call('HSET', KEYS[1], 'lease', 0) end\n"
+    "return 1\n";
+
 static const char *const scripts[N_STORE_OPS] = {
     [STORE_OP_REGISTER]    = register_script,
     [STORE_OP_RENEW]       = renew_script,
@@ -105,6 +180,10 @@ static const char *const scripts[N_STORE_OPS] = {
     [STORE_OP_PUBLISH]     = publish_script,
     [STORE_OP_FORGET]      = forget_script,
     [STORE_OP_COUNT]       = count_script,
+    [STORE_OP_LOG_OPEN]    = log_open_script,
+    [STORE_OP_LOG_APPEND]  = log_append_script,
+    [STORE_OP_LOG_READ]    = log_read_script,
+    [STORE_OP_LOG_RELEASE] = log_release_script,
 };
 
 const char *redis_script(store_op op)

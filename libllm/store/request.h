@@ -16,6 +16,10 @@ typedef enum {
     STORE_OP_FORGET,
     STORE_OP_READ,
     STORE_OP_COUNT,
+    STORE_OP_LOG_OPEN,
+    STORE_OP_LOG_APPEND,
+    STORE_OP_LOG_READ,
+    STORE_OP_LOG_RELEASE,
     N_STORE_OPS
 } store_op;
 
@@ -34,15 +38,19 @@ typedef struct store_request {
     int64_t               deadline_ns;
     bool                  was_reloaded; /* Redis: its script was missing once and has been loaded */
 
-    store_name id;     /* worker, session or counter */
+    store_name id;     /* worker, session, counter or log */
     store_name role;   /* workers */
-    store_name second; /* a lease's address, a session's worker, an inventory's model */
+    store_name second; /* a lease's address, a session's worker, an inventory's model, a log's fingerprint */
     uint32_t   ttl_ms;
     uint32_t   n_hashes;
     uint32_t   bucket;
     uint8_t    tier;
     uint64_t   epoch, fence, n_blocks, last_hash;
-    int64_t    amount;
+    int64_t    amount; /* a log's note */
+    uint64_t   n_before;
+    uint32_t   lease_ms;
+    bool       is_last; /* entry, or the end of the log */
+    span       entry;   /* the caller's, until the callback */
     union {
         uint64_t hashes[STORE_BLOCKS_MAX];
         struct {

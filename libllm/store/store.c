@@ -345,3 +345,47 @@ bool store_count(store *s, span name, int64_t amount, uint32_t ttl_ms, store_cal
     r->amount = amount;
     return submit(s, r);
 }
+
+/* -------------------------------------------------------------------------------------------------------- logs */
+
+bool store_log_open(store *s, const store_log_claim *claim, store_callback *done, void *arg, error *err)
+{
+    store_request *r = take_slot(s, STORE_OP_LOG_OPEN, done, arg, err);
+    if (!r || !copy_name(&r->id, claim->key, "log's key", err) ||
+        !copy_name(&r->second, claim->fingerprint, "log's fingerprint", err) || !copy_ttl(r, claim->ttl_ms, err))
+        return false;
+    r->amount   = claim->note;
+    r->lease_ms = claim->lease_ms;
+    return submit(s, r);
+}
+
+bool store_log_append(store *s, const store_log_entry *entry, store_callback *done, void *arg, error *err)
+{
+    store_request *r = take_slot(s, STORE_OP_LOG_APPEND, done, arg, err);
+    if (!r || !copy_name(&r->id, entry->key, "log's key", err) || !copy_number(&r->epoch, entry->fence, "fence", err) ||
+        !copy_ttl(r, entry->ttl_ms, err))
+        return false;
+    r->n_before = entry->n_before;
+    r->entry    = entry->entry.size ? entry->entry : SPAN("");
+    r->is_last  = entry->is_last;
+    r->lease_ms = entry->lease_ms;
+    return submit(s, r);
+}
+
+bool store_log_read(store *s, span key, uint64_t n_before, store_callback *done, void *arg, error *err)
+{
+    store_request *r = take_slot(s, STORE_OP_LOG_READ, done, arg, err);
+    if (!r || !copy_name(&r->id, key, "log's key", err))
+        return false;
+    r->n_before = n_before;
+    return submit(s, r);
+}
+
+bool store_log_release(store *s, span key, uint64_t fence, bool forget, store_callback *done, void *arg, error *err)
+{
+    store_request *r = take_slot(s, STORE_OP_LOG_RELEASE, done, arg, err);
+    if (!r || !copy_name(&r->id, key, "log's key", err) || !copy_number(&r->epoch, fence, "fence", err))
+        return false;
+    r->is_last = forget;
+    return submit(s, r);
+}

@@ -1,5 +1,5 @@
 /* Metadata that processes share and may lose: who is alive, which executor is warm for which session, which KV blocks
- * it holds. Never weights, KV data, prompts or tokens.
+ * it holds. Never weights, KV data or prompts; and of responses only those whose client asked for it (logs, below).
  *
  * Everything here is a hint or a lease. Losing it costs recomputation, never correctness, so nobody waits for it: an
  * operation is handed in and its callback comes later, at the latest when its deadline passes, if need be with
@@ -32,6 +32,10 @@ enum {
     STORE_BLOCKS_MAX       = 256,  /* block hashes in one publish or forget */
     STORE_BLOCK_BUCKETS    = 64,   /* an inventory is read bucket by bucket */
     STORE_BUCKET_BLOCKS    = 4096, /* blocks in one bucket's reply */
+    STORE_LOG_ENTRIES      = 65536,
+    STORE_LOG_BYTES        = 4 << 20,   /* of all entries of a log */
+    STORE_LOG_READ_ENTRIES = 1024,      /* entries in one reply, and ... */
+    STORE_LOG_READ_BYTES   = 256 << 10, /* ... no further one when they have so many bytes */
 };
 
 /* Epochs and fences are below 2^53: Redis' scripts count in doubles. */
@@ -73,7 +77,7 @@ uint32_t store_n_pending(const store *s);
 typedef enum {
     STORE_OK,
     STORE_REFUSED,   /* fenced: another holds a newer epoch or fence, or the lease ran out */
-    STORE_NOT_FOUND, /* no such session */
+    STORE_NOT_FOUND, /* no such session or log */
     STORE_DEGRADED,  /* nothing is known; go on without */
 } store_status;
 
@@ -97,6 +101,15 @@ typedef struct {
     uint8_t  tier; /* the publisher's: 0 device memory, 1 host memory, ... */
 } store_block;
 
+typedef struct {
+    uint64_t fence;      /* of its writer, or of its last one */
+    uint64_t n_entries;  /* in all, also those not in this reply */
+    int64_t  note;       /* its maker's */
+    bool     is_done;    /* complete: it takes no writer any more */
+    bool     is_held;    /* a writer's lease runs */
+    bool     is_granted; /* store_log_open: the caller is the writer now */
+} store_log;
+
 /* What an operation found; only the fields that its comment names are set. Everything it points to dies when the
  * callback returns. */
 typedef struct {
@@ -107,6 +120,9 @@ typedef struct {
     store_session       session;
     const store_worker *workers;
     const store_block  *blocks;
+    store_log           log;
+    uint32_t            n_entries; /* in this reply */
+    const span         *entries;
 } store_reply;
 
 /* `done` may be NULL in every operation. */
@@ -178,5 +194,43 @@ bool store_blocks_read(store *s, const store_inventory *inventory, uint32_t buck
 /* Adds to a counter that dies ttl_ms after it was first added to; .value is the new count. With a deadline passed it is
  * unknown whether the amount was added. */
 bool store_count(store *s, span name, int64_t amount, uint32_t ttl_ms, store_callback *done, void *arg, error *err);
+
+/* -------------------------------------------------------------------------------------------------------- logs */
+
+/* A log is what one writer at a time appends and others read behind it: the response to one request, so that another
+ * gateway can go on with it. It is the one thing here that is a client's text, kept because that client asked for it,
+ * under a key that nobody can guess, for ttl_ms after its last entry.
+ *
+ * The writer holds a lease, which every append renews, and writes under a fence. When its lease has run out another may
+ * take the log, under a higher fence, also across a lost database; from then on the first one's appends are refused,
+ * however late they come. */
+typedef struct {
+    span     key;
+    span     fingerprint; /* of what the log is about: under another one it is refused */
+    int64_t  note;        /* kept with a new log */
+    uint32_t lease_ms, ttl_ms;
+} store_log_claim;
+
+/* Makes the log or finds it: .log. The caller becomes its writer when it is new, or neither done nor held.
+ * STORE_REFUSED: it is about something else. */
+bool store_log_open(store *s, const store_log_claim *claim, store_callback *done, void *arg, error *err);
+
+typedef struct {
+    span     key;
+    uint64_t fence;
+    uint64_t n_before; /* entries before this one. Saying an entry again after STORE_DEGRADED adds it once */
+    span     entry;    /* borrowed until the callback. Empty: only the lease is renewed */
+    bool     is_last;  /* the log is done with it */
+    uint32_t lease_ms, ttl_ms;
+} store_log_entry;
+
+/* STORE_REFUSED: another writes now. STORE_NOT_FOUND: the log is gone, or full. */
+bool store_log_append(store *s, const store_log_entry *entry, store_callback *done, void *arg, error *err);
+
+/* The entries behind the first n_before: .log, .entries, .n_entries. STORE_NOT_FOUND: it is gone, or a part of it. */
+bool store_log_read(store *s, span key, uint64_t n_before, store_callback *done, void *arg, error *err);
+
+/* The writer leaves: its lease ends at once; with `forget` the log does. STORE_REFUSED: it was not the writer. */
+bool store_log_release(store *s, span key, uint64_t fence, bool forget, store_callback *done, void *arg, error *err);
 
 #endif

@@ -3,7 +3,7 @@
  *
  * Requests wait in a queue and are executed by the next turn, so callers see the same order of events as with Redis. */
 #include "store/expiry_table.h"
-#include "store/request.h"
+#include "store/memory_logs.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -41,6 +41,7 @@ typedef struct {
     uint64_t            epoch, n_inventories;
     store_queue         queue;
     expiry_table       *workers, *sessions, *inventories, *blocks, *counters;
+    memory_logs        *logs;
     store_worker        listed[STORE_WORKERS_MAX];
     store_block         found[STORE_BUCKET_BLOCKS];
 } memory;
@@ -53,6 +54,7 @@ static void memory_close(void *self)
     expiry_table_free(&m->inventories);
     expiry_table_free(&m->blocks);
     expiry_table_free(&m->counters);
+    memory_logs_free(&m->logs);
     free(m);
 }
 
@@ -70,7 +72,8 @@ static void *memory_open(store *s, const store_options *options, error *err)
     m->inventories = m->sessions ? expiry_table_new(MEMORY_INVENTORIES, INVENTORY_BYTES, sizeof(uint64_t), err) : NULL;
     m->blocks      = m->inventories ? expiry_table_new(MEMORY_BLOCKS, sizeof(block_key), sizeof(uint8_t), err) : NULL;
     m->counters    = m->blocks ? expiry_table_new(MEMORY_COUNTERS, STORE_NAME_BYTES, sizeof(int64_t), err) : NULL;
-    if (!m->counters) {
+    m->logs        = m->counters ? memory_logs_new(m->clock, err) : NULL;
+    if (!m->logs) {
         error_wrap(err, "store");
         memory_close(m);
         return NULL;
@@ -252,6 +255,13 @@ static void do_count(memory *m, store_request *r, int64_t now_ns, store_reply *r
         *count = reply->value;
 }
 
+/* -------------------------------------------------------------------------------------------------------- logs */
+
+static void do_log(memory *m, store_request *r, int64_t now_ns, store_reply *reply)
+{
+    memory_logs_execute(m->logs, r, now_ns, reply);
+}
+
 /* ------------------------------------------------------------------------------------------------------- turns */
 
 static void memory_submit(void *self, store_request *request)
@@ -272,6 +282,10 @@ static bool memory_turn(void *self, int64_t now_ns)
         [STORE_OP_FORGET]      = do_forget,
         [STORE_OP_READ]        = do_read,
         [STORE_OP_COUNT]       = do_count,
+        [STORE_OP_LOG_OPEN]    = do_log,
+        [STORE_OP_LOG_APPEND]  = do_log,
+        [STORE_OP_LOG_READ]    = do_log,
+        [STORE_OP_LOG_RELEASE] = do_log,
     };
     memory *m             = self;
     bool    did_something = m->queue.first != NULL;

@@ -193,7 +193,8 @@ static void on_refusal(redis_store *r, store_request *request, const char *why)
 static void on_acceptance(redis_store *r, store_op op)
 {
     bool is_write = op == STORE_OP_REGISTER || op == STORE_OP_RENEW || op == STORE_OP_SESSION_SET ||
-                    op == STORE_OP_PUBLISH || op == STORE_OP_COUNT;
+                    op == STORE_OP_PUBLISH || op == STORE_OP_COUNT || op == STORE_OP_LOG_OPEN ||
+                    op == STORE_OP_LOG_APPEND;
     if (!r->is_refusing || !(is_write || op == r->refused_op))
         return;
     log_info("the store takes commands again", "url=%s", r->url);

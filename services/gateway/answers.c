@@ -1,5 +1,5 @@
 /* Answers: how they begin, how they end, what is said about them afterwards. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 #include "base/random.h"
@@ -26,7 +26,7 @@ answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t 
                              .sink       = sink,
                              .memory     = memory,
                              .n_runs     = n_runs,
-                             .n_open     = n_runs,
+                             .n_open     = n_runs * n_choices,
                              .runs       = runs,
                              .n_choices  = n_choices,
                              .arrived_ns = gateway_now_ns(g)};
@@ -41,20 +41,40 @@ answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t 
     return a;
 }
 
-static void answer_free(answer *a)
+/* Of an answer that was broken off only what was delivered is known. */
+static uint64_t tokens_used(const answer *a)
+{
+    usage sum;
+    answer_usage(a, &sum);
+    uint64_t n = (uint64_t)sum.prompt_tokens + sum.completion_tokens;
+    for (uint32_t i = 0; i < a->n_runs; i++)
+        for (uint32_t c = 0; c < a->n_choices; c++)
+            n += a->runs[i].choices[c].finished ? 0 : a->runs[i].choices[c].n_tokens;
+    return n;
+}
+
+static void answer_free(answer *a, bool refused)
 {
     gateway *g = a->gateway;
+    reply_log_close(a, refused);
     for (uint32_t i = 0; i < a->n_runs; i++)
         run_forget(g, &a->runs[i]);
     actor_timer_cancel(g->actor, &a->deadline);
     actor_timer_cancel(g->actor, &a->silence);
     if (g->http)
         http_attach(g->http, a->handle, NULL);
+    if (a->usage)
+        key_usage_leave(a->usage, gateway_now_ns(g), tokens_used(a));
+    key_usage_release(&a->usage);
     *(a->previous ? &a->previous->next : &g->answers) = a->next;
     if (a->next)
         a->next->previous = a->previous;
     g->kept_bytes -= a->kept_bytes;
     metric_set(g->metrics.in_hand, --g->n_answers);
+    if (a->is_computed) {
+        throughput_pass(&g->throughput, gateway_now_ns(g), true);
+        g->n_generating--;
+    }
     if (a->client && a->sums)
         actor_grant(g->actor, a->client, 1);
     arena *memory = a->memory;
@@ -82,7 +102,7 @@ static bool run_from_rule(run *r, const front_answer *rule)
     d.stop_reason        = rule->finish == FINISH_REASON_CONTENT_FILTER ? span_of(rule->name) : (span){0};
     for (uint32_t c = 0; c < n_choices; c++) {
         d.choice = c;
-        if (!run_deliver(r, &d))
+        if (!r->choices[c].finished && !run_deliver(r, &d))
             return false;
     }
     return true;
@@ -139,6 +159,10 @@ static void begin_runs(answer *a, const front_answer *found)
     gateway *g = a->gateway;
     error    err;
     for (uint32_t i = 0, n = runs_at_first(a); i < n; i++) {
+        if (a->n_choices > 0 && a->runs[i].n_open == 0) {
+            a->n_begun++;
+            continue; /* its end was in a log */
+        }
         if (found[i].name) {
             a->n_begun++;
             if (!run_from_rule(&a->runs[i], &found[i]))
@@ -153,23 +177,46 @@ static void begin_runs(answer *a, const front_answer *found)
 
 void answer_start(answer *a, double timeout_s)
 {
-    gateway      *g       = a->gateway;
-    double        limit   = g->options->request_timeout_s;
-    uint32_t      n_found = 0;
-    front_answer *found   = arena_take_array(a->memory, a->n_runs, sizeof *found);
-    error         err;
+    gateway *g     = a->gateway;
+    double   limit = g->options->request_timeout_s;
     if (timeout_s > 0 && timeout_s < limit)
         limit = timeout_s;
     a->deadline_unix_ms = clock_unix_ms(actor_clock(g->actor)) + (int64_t)(limit * 1e3);
     gateway_timer_set(g, &a->deadline, (int64_t)(limit * 1e9), on_deadline);
-    bool ok = found ? match_rules(a, found, &n_found, &err)
-                    : error_set(&err, ERR_TOO_LARGE, "the request needs more memory than this server gives to one");
-    if (!ok || (n_found < a->n_runs && !gateway_may_take(g, a, &err))) {
-        answer_refuse(a, &err, (span){0}, error_may_retry(err.code) ? 1000 : 0);
+    if (a->log)
+        reply_log_open(a);
+    else
+        answer_begin(a, false);
+}
+
+void answer_begin(answer *a, bool is_promised)
+{
+    gateway      *g       = a->gateway;
+    uint32_t      n_found = 0;
+    front_answer *found   = arena_take_array(a->memory, a->n_runs, sizeof *found);
+    error         err;
+    bool          ok             = found ? match_rules(a, found, &n_found, &err)
+                                         : error_set(&err, ERR_TOO_LARGE, "the request needs more memory than this server gives to one");
+    uint32_t      retry_after_ms = 0;
+    if (!ok || (!is_promised && n_found < a->n_runs && !gateway_may_take(g, a, &retry_after_ms, &err))) {
+        answer_refuse(a, &err, (span){0}, retry_after_ms);
         return;
+    }
+    if (a->sums && n_found < a->n_runs) {
+        throughput_pass(&g->throughput, gateway_now_ns(g), g->n_generating > 0);
+        a->is_computed = true;
+        g->n_generating++;
     }
     a->from_front_rule = n_found > 0;
     begin_runs(a, found);
+}
+
+bool answer_is_complete(const answer *a)
+{
+    for (uint32_t i = 0; i < a->n_runs; i++)
+        if (a->runs[i].n_open > 0)
+            return false;
+    return true;
 }
 
 /* ---- what it cost ---- */
@@ -244,8 +291,10 @@ void answer_finish(answer *a)
 {
     if (a->sums) /* the others have said it all */
         a->sink->done(a);
+    if (a->is_computed)
+        throughput_complete(&a->gateway->throughput);
     say(a, 200);
-    answer_free(a);
+    answer_free(a, false);
 }
 
 void answer_refuse(answer *a, const error *why, span field, uint32_t retry_after_ms)
@@ -258,7 +307,7 @@ void answer_refuse(answer *a, const error *why, span field, uint32_t retry_after
     a->finish = copy.code == ERR_TIMEOUT ? FINISH_REASON_TIMEOUT : FINISH_REASON_ERROR;
     a->sink->refused(a, &copy, field, retry_after_ms);
     say(a, error_http_status(copy.code));
-    answer_free(a);
+    answer_free(a, true);
 }
 
 void answer_abandon(answer *a)
@@ -266,5 +315,5 @@ void answer_abandon(answer *a)
     a->finish = FINISH_REASON_CANCELLED;
     metric_add(a->gateway->metrics.client_gone, 1);
     say(a, 499);
-    answer_free(a);
+    answer_free(a, false);
 }

@@ -7,11 +7,15 @@
 #include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 typedef struct {
     uint8_t digest[SHA256_DIGEST_LENGTH];
     char    tenant[TENANT_BYTES + 1];
+
+    key_usage *usage;
+    key_limits limits; /* in force when the whole file is good */
 } api_key;
 
 struct api_keys {
@@ -40,13 +44,66 @@ static bool is_printable(span text)
     return true;
 }
 
-static bool take_line(api_keys *keys, span line, error *err)
+static bool take_limit(span word, key_limits *limits, error *err)
 {
-    span key = next_word(&line), tenant = next_word(&line);
+    const struct {
+        const char *name;
+        uint32_t   *value;
+    } all[]              = {{"requests-per-minute=", &limits->requests_per_minute},
+                            {"tokens-per-minute=", &limits->tokens_per_minute},
+                            {"concurrent-requests=", &limits->concurrent_requests}};
+    char        text[64] = "";
+    const char *number   = NULL;
+    char       *end;
+    if (word.size < sizeof text)
+        memcpy(text, word.data, word.size);
+    for (size_t i = 0; i < COUNT(all); i++) {
+        size_t n = strlen(all[i].name);
+        if (strncmp(text, all[i].name, n) != 0)
+            continue;
+        number              = text + n;
+        unsigned long value = strtoul(number, &end, 10);
+        if (*number < '0' || *number > '9' || *end != '\0' || value == 0 || value > 1000000000)
+            return error_set(err, ERR_INVALID, "%s expects a number from 1 to 1000000000", all[i].name);
+        *all[i].value = (uint32_t)value;
+    }
+    return number || error_set(err, ERR_INVALID,
+                               "a limit is requests-per-minute=N, tokens-per-minute=N or "
+                               "concurrent-requests=N");
+}
+
+/* What stands behind the key. */
+static bool take_rest(span line, span *tenant, key_limits *limits, error *err)
+{
+    for (span word; (word = next_word(&line)).size > 0;) {
+        bool is_limit = memchr(word.data, '=', word.size);
+        if (!is_limit && tenant->size > 0)
+            return error_set(err, ERR_INVALID, "a line is `key [tenant] [limit=N]...`");
+        if (is_limit && !take_limit(word, limits, err))
+            return false;
+        if (!is_limit)
+            *tenant = word;
+    }
+    return true;
+}
+
+static api_key *find(const api_keys *keys, const uint8_t digest[SHA256_DIGEST_LENGTH])
+{
+    const api_key *found = NULL;
+    for (size_t i = 0; i < keys->n; i++)
+        if (CRYPTO_memcmp(keys->all[i].digest, digest, SHA256_DIGEST_LENGTH) == 0)
+            found = &keys->all[i];
+    return (api_key *)(uintptr_t)found;
+}
+
+static bool take_line(api_keys *keys, const api_keys *before, span line, error *err)
+{
+    span       key = next_word(&line), tenant = {0};
+    key_limits limits = {0};
     if (key.size == 0 || key.data[0] == '#')
         return true;
-    if (next_word(&line).size > 0)
-        return error_set(err, ERR_INVALID, "a line is `key [tenant]`");
+    if (!take_rest(line, &tenant, &limits, err))
+        return false;
     if (key.size < API_KEY_BYTES_MIN || key.size > API_KEY_BYTES_MAX || !is_printable(key))
         return error_set(err, ERR_INVALID, "a key has %d to %d printable ASCII characters", API_KEY_BYTES_MIN,
                          API_KEY_BYTES_MAX);
@@ -54,19 +111,25 @@ static bool take_line(api_keys *keys, span line, error *err)
         return error_set(err, ERR_INVALID, "a tenant has at most %d printable ASCII characters", TENANT_BYTES);
     if (keys->n == API_KEYS_MAX)
         return error_set(err, ERR_TOO_LARGE, "a file has at most %d keys", API_KEYS_MAX);
-    if (api_keys_find(keys, key))
+    if (api_keys_find(keys, key, NULL))
         return error_set(err, ERR_INVALID, "this key was there before");
-    api_key *k = &keys->all[keys->n++];
+    api_key *k = &keys->all[keys->n];
     SHA256((const uint8_t *)key.data, key.size, k->digest);
+    const api_key *same = before ? find(before, k->digest) : NULL;
+    k->usage            = same ? key_usage_hold(same->usage) : key_usage_new();
+    if (!k->usage)
+        return error_set(err, ERR_NO_MEMORY, "no memory for a key");
+    keys->n++;
     if (tenant.size > 0)
         snprintf(k->tenant, sizeof k->tenant, "%.*s", SPAN_ARG(tenant));
     else
         snprintf(k->tenant, sizeof k->tenant, "key-%02x%02x%02x%02x%02x%02x", k->digest[0], k->digest[1], k->digest[2],
                  k->digest[3], k->digest[4], k->digest[5]);
+    k->limits = limits;
     return true;
 }
 
-api_keys *api_keys_load(const char *path, error *err)
+api_keys *api_keys_load(const char *path, const api_keys *before, error *err)
 {
     FILE     *file     = fopen(path, "re");
     api_keys *keys     = calloc(1, sizeof *keys + API_KEYS_MAX * sizeof(api_key));
@@ -78,7 +141,7 @@ api_keys *api_keys_load(const char *path, error *err)
         error_set(err, file ? ERR_NO_MEMORY : ERR_IO, "%s: %s", path, file ? "no memory" : strerror(errno));
     while (ok && (size = getline(&line, &capacity, file)) >= 0) {
         number++;
-        ok = take_line(keys, (span){line, (size_t)size}, err) || error_wrap(err, "%s, line %zu", path, number);
+        ok = take_line(keys, before, (span){line, (size_t)size}, err) || error_wrap(err, "%s, line %zu", path, number);
     }
     if (ok && ferror(file))
         ok = error_set(err, ERR_IO, "%s: %s", path, strerror(errno));
@@ -89,6 +152,8 @@ api_keys *api_keys_load(const char *path, error *err)
     free(line);
     if (file)
         fclose(file);
+    for (size_t i = 0; ok && i < keys->n; i++)
+        key_usage_limit(keys->all[i].usage, &keys->all[i].limits);
     if (!ok)
         api_keys_free(&keys);
     return keys;
@@ -96,6 +161,8 @@ api_keys *api_keys_load(const char *path, error *err)
 
 void api_keys_free(api_keys **keys)
 {
+    for (size_t i = 0; *keys && i < (*keys)->n; i++)
+        key_usage_release(&(*keys)->all[i].usage);
     free(*keys);
     *keys = NULL;
 }
@@ -105,15 +172,14 @@ size_t api_keys_count(const api_keys *keys)
     return keys->n;
 }
 
-const char *api_keys_find(const api_keys *keys, span key)
+const char *api_keys_find(const api_keys *keys, span key, key_usage **usage)
 {
-    uint8_t     digest[SHA256_DIGEST_LENGTH];
-    const char *tenant = NULL;
+    uint8_t digest[SHA256_DIGEST_LENGTH];
     SHA256((const uint8_t *)key.data, key.size, digest);
-    for (size_t i = 0; i < keys->n; i++)
-        if (CRYPTO_memcmp(keys->all[i].digest, digest, sizeof digest) == 0)
-            tenant = keys->all[i].tenant;
-    return tenant;
+    const api_key *found = find(keys, digest);
+    if (usage)
+        *usage = found ? found->usage : NULL;
+    return found ? found->tenant : NULL;
 }
 
 span api_key_of(span authorization)

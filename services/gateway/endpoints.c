@@ -1,10 +1,11 @@
 /* The paths of the HTTP API: who may use them, and what each takes. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 #include "base/random.h"
 #include "base/utf8.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,6 +16,7 @@ typedef struct {
     gateway            *gateway;
     const http_request *http;
     const char         *tenant; /* NULL: no keys are asked for */
+    key_usage          *usage;  /* of its key; NULL too */
 } call;
 
 typedef void endpoint_handler(const call *c);
@@ -26,14 +28,14 @@ static void refuse(const call *c, error_code code, const char *text, span field,
     error why;
     error_set(&why, code, "%s", text);
     metric_add(c->gateway->metrics.status[error_http_status(code) / 100 - 2], 1);
-    http_refuse(c->gateway, c->http->handle, &why, field, retry_after_ms);
+    http_refuse(c->gateway, c->http->handle, c->usage, &why, field, retry_after_ms);
 }
 
 static void refuse_fault(const call *c, const openai_fault *fault)
 {
     metric_add(c->gateway->metrics.status[error_http_status(fault->error.code) / 100 - 2], 1);
     log_debug("refused a body", "field=\"%s\" code=%s", fault->field, error_name(fault->error.code));
-    http_refuse(c->gateway, c->http->handle, &fault->error, span_of(fault->field), 0);
+    http_refuse(c->gateway, c->http->handle, c->usage, &fault->error, span_of(fault->field), 0);
 }
 
 /* RFC 9110, 15.5.6: a 405 says what is allowed. */
@@ -169,6 +171,24 @@ static bool take_session(const call *c, openai_request *r, arena *memory)
     return true;
 }
 
+/* The answer to this call, or NULL: refused. It owns `memory` in both cases. */
+static answer *begin_answer(const call *c, const answer_sink *sink, arena *memory, uint32_t n_runs, uint32_t n_choices)
+{
+    error   err;
+    answer *a = answer_new(c->gateway, memory, sink, n_runs, n_choices, &err);
+    if (!a) {
+        refuse(c, err.code, err.text, (span){0}, 0);
+        return NULL;
+    }
+    a->handle = c->http->handle;
+    http_attach(c->gateway->http, a->handle, a);
+    if (c->usage) {
+        a->usage = key_usage_hold(c->usage);
+        key_usage_enter(a->usage);
+    }
+    return a;
+}
+
 /* The text.request of each run: the same, but for the prompt. */
 static bool fill_bodies(answer *a, const openai_request *r)
 {
@@ -190,16 +210,54 @@ static bool fill_bodies(answer *a, const openai_request *r)
     return true;
 }
 
-static bool fill_answer(answer *a, const call *c, openai_request *r, error *err)
+/* The event that "17-342" names. */
+static bool read_event_id(span text, event_id *id)
 {
-    gateway *g = c->gateway;
-    uint8_t  random[16];
-    char     hex[33];
-    if (!random_bytes(random, sizeof random, err) ||
-        (!r->has_seed && !random_bytes(&r->request.sampling.seed, sizeof r->request.sampling.seed, err)))
+    char copy[48];
+    int  n = 0;
+    if (text.size >= sizeof copy)
         return false;
+    snprintf(copy, sizeof copy, "%.*s", SPAN_ARG(text));
+    return sscanf(copy, "%" SCNu64 "-%" SCNu64 "%n", &id->number, &id->text_bytes, &n) == 2 && copy[n] == '\0' &&
+           copy[0] != '-';
+}
+
+/* Gives the answer a log when the client asks for one. *given is false without. */
+static bool take_idempotency_key(answer *a, const call *c, reply_identity *identity, bool *given, const char **field,
+                                 error *err)
+{
+    span     key, event;
+    event_id last = {0};
+    *given        = http_request_header(c->http, "Idempotency-Key", &key);
+    *field        = "Idempotency-Key";
+    if (!*given)
+        return true;
+    if (key.size == 0 || key.size > IDEMPOTENCY_KEY_BYTES_MAX)
+        return error_set(err, ERR_INVALID, "an Idempotency-Key has 1 to %d bytes", IDEMPOTENCY_KEY_BYTES_MAX);
+    *field = "Last-Event-ID";
+    if (a->stream && http_request_header(c->http, "Last-Event-ID", &event) && event.size > 0 &&
+        !read_event_id(event, &last))
+        return error_set(err, ERR_INVALID, "a Last-Event-ID is the id of an event of this response");
+    *field = "";
+    return reply_identity_make(identity, span_of(c->tenant), key, c->http->path, c->http->body, err) &&
+           reply_log_new(a, identity, last, err);
+}
+
+static bool fill_answer(answer *a, const call *c, openai_request *r, const char **field, error *err)
+{
+    gateway       *g = c->gateway;
+    reply_identity identity;
+    char           hex[33];
+    bool           is_keyed;
+    a->stream = r->stream;
+    if (!take_idempotency_key(a, c, &identity, &is_keyed, field, err) ||
+        (!is_keyed && (!random_bytes(identity.id, sizeof identity.id, err) ||
+                       !random_bytes(&identity.seed, sizeof identity.seed, err))))
+        return false;
+    if (!r->has_seed)
+        r->request.sampling.seed = identity.seed;
     request_id id;
-    memcpy(id.bytes, random, sizeof random);
+    memcpy(id.bytes, identity.id, sizeof id.bytes);
     request_id_print(&id, hex);
     r->request.reply_to = span_of(actor_name(g->actor));
     r->request.tenant   = c->tenant ? arena_copy(a->memory, span_of(c->tenant)) : (span){0};
@@ -207,7 +265,6 @@ static bool fill_answer(answer *a, const call *c, openai_request *r, error *err)
         r->request.max_tokens = 1; /* 0 would mean "to the end of the context" */
     a->what       = r->api == OPENAI_CHAT ? "chat" : "completion";
     a->sums       = true;
-    a->stream     = r->stream;
     a->score_only = r->score_only;
     a->head       = (openai_answer){.api = r->api,
                                     .id  = arena_format(a->memory, "%s-%s", r->api == OPENAI_CHAT ? "chatcmpl" : "cmpl", hex),
@@ -246,18 +303,15 @@ static void post_generation(const call *c, openai_api api)
         arena_free(&memory);
         return;
     }
-    answer *a = answer_new(g, memory, &http_sink, api == OPENAI_CHAT ? 1 : r.n_prompts, r.request.n, &err);
-    if (!a) {
-        refuse(c, err.code, err.text, (span){0}, 0);
+    const char *field = "";
+    answer     *a     = begin_answer(c, &http_sink, memory, api == OPENAI_CHAT ? 1 : r.n_prompts, r.request.n);
+    if (!a)
         return;
-    }
-    a->handle = c->http->handle;
-    http_attach(g->http, a->handle, a);
-    if (fill_answer(a, c, &r, &err)) {
+    if (fill_answer(a, c, &r, &field, &err)) {
         http_answer_expect_silence(a);
         answer_start(a, r.timeout_s);
     } else {
-        answer_refuse(a, &err, (span){0}, 0);
+        answer_refuse(a, &err, span_of(field), 0);
     }
 }
 
@@ -336,13 +390,9 @@ static void post_pooled(const call *c, request_task task)
         arena_free(&memory);
         return;
     }
-    answer *a = answer_new(g, memory, &http_pooled_sink, r->n_inputs, 1, &err);
-    if (!a) {
-        refuse(c, err.code, err.text, (span){0}, 0);
+    answer *a = begin_answer(c, &http_pooled_sink, memory, r->n_inputs, 1);
+    if (!a)
         return;
-    }
-    a->handle = c->http->handle;
-    http_attach(g->http, a->handle, a);
     if (fill_pooled(a, c, r, &err))
         answer_start(a, r->timeout_s);
     else
@@ -367,7 +417,6 @@ static void post_text(const call *c, uint16_t type)
     void        *body   = memory ? arena_take(memory, MESSAGE_BODY_BYTES_MAX) : NULL;
     openai_fault fault  = {0};
     span         model  = {0};
-    error        err;
     if (!memory)
         return;
     bool ok = type == MSG_TEXT_ENCODE ? openai_tokenize_parse(c->http->body, memory, body, &model, &fault)
@@ -380,16 +429,12 @@ static void post_text(const call *c, uint16_t type)
         arena_free(&memory);
         return;
     }
-    answer *a = answer_new(g, memory, &http_sink, 1, 0, &err);
-    if (!a) {
-        refuse(c, err.code, err.text, (span){0}, 0);
+    answer *a = begin_answer(c, &http_sink, memory, 1, 0);
+    if (!a)
         return;
-    }
     a->what         = type == MSG_TEXT_ENCODE ? "tokenize" : "detokenize";
-    a->handle       = c->http->handle;
     a->runs[0].type = type;
     a->runs[0].body = body;
-    http_attach(g->http, a->handle, a);
     answer_start(a, 0);
 }
 
@@ -437,17 +482,27 @@ static size_t find_endpoint(span path)
     return i;
 }
 
-/* True when the request may go on; *tenant is whom its key belongs to. */
-static bool is_authorized(const call *c, const char **tenant)
+/* True when the request may go on; the call knows its tenant then. */
+static bool is_authorized(call *c)
 {
     span header = {0};
-    *tenant     = NULL;
     if (!c->gateway->keys)
         return true;
     http_request_header(c->http, "Authorization", &header);
-    span key = api_key_of(header);
-    *tenant  = key.size ? api_keys_find(c->gateway->keys, key) : NULL;
-    return *tenant != NULL;
+    span key  = api_key_of(header);
+    c->tenant = key.size ? api_keys_find(c->gateway->keys, key, &c->usage) : NULL;
+    return c->tenant != NULL;
+}
+
+static bool is_within_limits(const call *c)
+{
+    uint32_t retry_after_ms;
+    error    why;
+    if (!c->usage || key_usage_take(c->usage, gateway_now_ns(c->gateway), &retry_after_ms, &why))
+        return true;
+    metric_add(c->gateway->metrics.rate_limited, 1);
+    refuse(c, why.code, why.text, (span){0}, retry_after_ms);
+    return false;
 }
 
 void endpoints_on_request(void *context, const http_request *request)
@@ -462,10 +517,12 @@ void endpoints_on_request(void *context, const http_request *request)
         refuse_method(&c, endpoints[i].method);
         return;
     }
-    if (!endpoints[i].is_open && !is_authorized(&c, &c.tenant)) {
+    if (!endpoints[i].is_open && !is_authorized(&c)) {
         refuse(&c, ERR_UNAUTHORIZED, "Incorrect API key provided: send it as Authorization: Bearer KEY.", (span){0}, 0);
         return;
     }
+    if (endpoints[i].method == HTTP_POST && !is_within_limits(&c))
+        return;
     endpoints[i].handle(&c);
 }
 

@@ -1,5 +1,5 @@
 /* The gateway as an actor: its options, its loop, its peers. state.h says where the rest is. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 
@@ -17,7 +17,8 @@ const option_row gateway_option_rows[] = {
     OPTION_STRING(gateway_options, served_model_name, "--served-model-name", "NAME", NULL,
                   "Name of the model in the API; requests for another name get 404. Without it any name is taken."),
     OPTION_STRING(gateway_options, api_key_file, "--api-key-file", "FILE", NULL,
-                  "Lines `key [tenant]`: who may ask. Read again on SIGHUP. Without it everybody may."),
+                  "Lines `key [tenant] [requests-per-minute=N] [tokens-per-minute=N] [concurrent-requests=N]`: who may "
+                  "ask, and how often. Read again on SIGHUP. Without it everybody may."),
     OPTION_STRING(gateway_options, tls_cert, "--tls-cert", "FILE", NULL, "PEM certificate chain: serve HTTPS."),
     OPTION_STRING(gateway_options, tls_key, "--tls-key", "FILE", NULL, "PEM key of --tls-cert."),
     OPTION_STRING(gateway_options, front_rules, "--front-rules", "FILE", NULL,
@@ -41,6 +42,16 @@ const option_row gateway_option_rows[] = {
     OPTION_UINT(gateway_options, max_connections, "--max-connections", "N", 8192, 1, 1 << 20, "HTTP connections."),
     OPTION_UINT(gateway_options, max_connections_per_peer, "--max-connections-per-peer", "N", 1024, 0, 1 << 20,
                 "HTTP connections of one address; 0: no limit."),
+    OPTION_STRING(gateway_options, store_url, "--store-url", "URL", "memory:",
+                  "Where replies to requests with an Idempotency-Key are kept: memory:, redis://host:port/db or "
+                  "unix:/path."),
+    OPTION_STRING(gateway_options, store_password_file, "--store-password-file", "FILE", NULL,
+                  "Password of the store."),
+    OPTION_DOUBLE(gateway_options, idempotency_ttl_s, "--idempotency-ttl", "SECONDS", 600, 1, 86400,
+                  "How long such a reply is kept after its last text."),
+    OPTION_DOUBLE(gateway_options, drain_delay_s, "--drain-delay", "SECONDS", 0, 0, 3600,
+                  "After SIGTERM /ready says no at once, and requests are taken for so long still: give it what your "
+                  "load balancer takes to notice."),
 };
 const size_t n_gateway_option_rows = COUNT(gateway_option_rows);
 
@@ -66,6 +77,8 @@ static void register_metrics(gateway_metrics *m)
     m->retries     = metric_counter("troupe_gateway_retries_total", "", "Requests sent again after a part died.");
     m->client_gone = metric_counter("troupe_gateway_clients_gone_total", "", "Requests whose client left.");
     m->overloaded  = metric_counter("troupe_gateway_overloaded_total", "", "Requests refused for lack of capacity.");
+    m->rate_limited =
+        metric_counter("troupe_gateway_rate_limited_total", "", "Requests refused for the limits of their key.");
     m->retry_exhausted =
         metric_counter("troupe_gateway_retries_exhausted_total", "", "Requests that failed after the last attempt.");
     m->deltas_dropped =
@@ -126,14 +139,36 @@ bool gateway_was_ready(const gateway *g)
     return g->ready_ns > 0 && (double)(gateway_now_ns(g) - g->ready_ns) / 1e9 <= g->options->resume_wait_s;
 }
 
-bool gateway_may_take(gateway *g, const answer *a, error *err)
+bool gateway_is_leaving(const gateway *g)
 {
-    const char *lacks = first_lacking(g, a->sums ? SIZE_MAX : 1);
+    return g->drain_ns != 0 && gateway_now_ns(g) >= g->drain_ns;
+}
+
+/* The share of a request's time that those before it may take: estimates are rough. */
+static const double share_expected = 0.5;
+
+static bool has_time_for(const gateway *g, const answer *a, uint32_t *retry_after_ms, error *err)
+{
+    double left_s     = (double)(a->deadline_unix_ms - clock_unix_ms(actor_clock(g->actor))) / 1e3;
+    double expected_s = throughput_expect_s(&g->throughput, g->n_generating);
+    double over_s     = expected_s - share_expected * left_s;
+    if (!a->sums || over_s <= 0)
+        return true;
+    *retry_after_ms = over_s < 60 ? (uint32_t)(over_s * 1e3) : 60000;
+    return error_set(err, ERR_OVERLOADED,
+                     "%u requests are in hand: this one would take about %.0f s, over its deadline", g->n_generating,
+                     expected_s + 1);
+}
+
+bool gateway_may_take(gateway *g, const answer *a, uint32_t *retry_after_ms, error *err)
+{
+    bool        leaves = gateway_is_leaving(g);
+    const char *lacks  = leaves ? gateway_lacks(g) : first_lacking(g, a->sums ? SIZE_MAX : 1);
+    *retry_after_ms    = 1000;
     if (!lacks && a->sums)
         g->ready_ns = gateway_now_ns(g);
-    if (actor_is_draining(g->actor) || (lacks && !gateway_was_ready(g)))
-        return error_set(err, ERR_NOT_READY, "%s; try again shortly",
-                         actor_is_draining(g->actor) ? gateway_lacks(g) : lacks);
+    if (lacks && (leaves || !gateway_was_ready(g)))
+        return error_set(err, ERR_NOT_READY, "%s; try again shortly", lacks);
     if (g->n_answers > g->options->max_requests)
         return error_set(err, ERR_OVERLOADED, "this gateway has %u requests in hand already", g->n_answers - 1);
     uint32_t n_runs = a->pooled && a->n_runs > RUNS_AT_ONCE ? RUNS_AT_ONCE : a->n_runs;
@@ -141,7 +176,8 @@ bool gateway_may_take(gateway *g, const answer *a, error *err)
         return error_set(err, ERR_OVERLOADED, "%u prompts are waiting already", g->n_waiting);
     if (g->kept_bytes > g->options->kept_request_bytes)
         return error_set(err, ERR_OVERLOADED, "the requests in hand take %zu bytes already", g->kept_bytes);
-    return true;
+    throughput_pass(&g->throughput, gateway_now_ns(g), g->n_generating > 0);
+    return has_time_for(g, a, retry_after_ms, err);
 }
 
 int64_t gateway_now_ns(const gateway *g)
@@ -156,13 +192,6 @@ void gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*
 
 /* ---- reading files again ---- */
 
-void gateway_reload(actor *a)
-{
-    gateway *g = actor_self(a);
-    atomic_store(&g->reload_asked, true);
-    actor_wake(a);
-}
-
 static void reload_rules(gateway *g, bool force)
 {
     error err;
@@ -175,12 +204,13 @@ static void reload_rules(gateway *g, bool force)
         log_info("front rules read", "rules=%zu", front_rules_count(g->rules));
 }
 
-static void reload_all(gateway *g)
+static void on_reload(void *self)
 {
-    error err;
+    gateway *g = self;
+    error    err;
     reload_rules(g, true);
     if (g->options->api_key_file) {
-        api_keys *keys = api_keys_load(g->options->api_key_file, &err);
+        api_keys *keys = api_keys_load(g->options->api_key_file, g->keys, &err);
         if (keys) {
             api_keys_free(&g->keys);
             g->keys = keys;
@@ -211,18 +241,33 @@ static void on_start(void *self)
     gateway *g = self;
     actor_timer_set(g->actor, &g->tick, TICK_MS * NS_PER_MS, on_tick);
     run_search_start(g);
+    reply_logs_start(g);
     log_info("listens", "host=%s port=%u tls=%d", g->options->host, http_server_port(g->http),
              g->options->tls_cert != NULL);
+}
+
+static void on_drained(void *context)
+{
+    (void)context; /* on_turn looks */
+}
+
+/* The last answer is given: whoever still asks is better served elsewhere. */
+static void leave(gateway *g)
+{
+    if (!g->is_closed)
+        http_server_drain(g->http, on_drained, g);
+    g->is_closed = true;
+    if (http_server_n_connections(g->http) == 0)
+        actor_finish(g->actor);
 }
 
 static void on_turn(void *self)
 {
     gateway *g = self;
-    if (atomic_exchange(&g->reload_asked, false))
-        reload_all(g);
+    reply_logs_turn(g);
     runs_pump(g);
-    if (actor_is_draining(g->actor) && g->n_answers == 0 && http_server_n_connections(g->http) == 0)
-        actor_finish(g->actor);
+    if (gateway_is_leaving(g) && g->n_answers == 0)
+        leave(g);
 }
 
 static void nothing(evutil_socket_t fd, short what, void *arg)
@@ -253,15 +298,21 @@ static void wait_for_events(void *self, int fd, int64_t timeout_ns)
     evtimer_del(g->until);
 }
 
-static void on_drained(void *context)
+static void on_delay_over(void *self, actor_timer *timer)
 {
-    (void)context; /* on_turn looks */
+    (void)self, (void)timer; /* on_turn looks */
 }
 
+/* It goes on listening until it leaves: a refusal that says when to try again serves a client better than a closed
+ * port.
+ */
 static void on_drain(void *self)
 {
-    gateway *g = self;
-    http_server_drain(g->http, on_drained, g);
+    gateway *g     = self;
+    int64_t  delay = (int64_t)(g->options->drain_delay_s * 1e9);
+    g->drain_ns    = gateway_now_ns(g) + delay;
+    http_server_close_soon(g->http);
+    gateway_timer_set(g, &g->leave, delay, on_delay_over);
 }
 
 /* ---- peers and messages ---- */
@@ -373,9 +424,11 @@ static bool open_all(gateway *g, error *err)
     g->until                 = g->base ? evtimer_new(g->base, nothing, NULL) : NULL;
     if (!g->out || !g->until)
         return error_set(err, ERR_NO_MEMORY, "no memory for the gateway's buffers and its event loop");
-    if (o->api_key_file && !(g->keys = api_keys_load(o->api_key_file, err)))
+    if (o->api_key_file && !(g->keys = api_keys_load(o->api_key_file, NULL, err)))
         return false;
     if (o->front_rules && !(g->rules = front_rules_load(o->front_rules, err)))
+        return false;
+    if (!reply_logs_open(g, err))
         return false;
     return open_http(g, err);
 }
@@ -386,7 +439,9 @@ static void destroy(void *self)
     http_server_free(&g->http); /* reports its requests gone */
     while (g->answers)
         answer_abandon(g->answers);
+    reply_logs_free(g);
     actor_timer_cancel(g->actor, &g->tick);
+    actor_timer_cancel(g->actor, &g->leave);
     if (g->wake)
         event_free(g->wake);
     if (g->until)
@@ -490,6 +545,7 @@ const actor_class gateway_class = {
     .on_turn      = on_turn,
     .on_peer_down = on_peer_down,
     .on_refused   = on_refused_message,
+    .on_reload    = on_reload,
     .on_drain     = on_drain,
     .load         = load,
     .wait         = wait_for_events,

@@ -26,16 +26,16 @@ typedef struct {
     uint64_t    kept_request_bytes;   /* bodies of all requests in hand */
     uint64_t    max_body_bytes;
     uint64_t    max_connections, max_connections_per_peer;
+    const char *store_url;           /* replies to requests with an Idempotency-Key: see store/store.h */
+    const char *store_password_file; /* NULL: none */
+    double      idempotency_ttl_s;
+    double      drain_delay_s; /* how long after SIGTERM requests are taken still */
 } gateway_options;
 
 extern const option_row gateway_option_rows[];
 extern const size_t     n_gateway_option_rows;
 
 extern const actor_class gateway_class;
-
-/* Reads the API keys, the front rules, and the certificate again at the gateway's next turn; what can't be read stays
- * as it was, and is logged. From any thread and from a signal handler (SIGHUP). */
-void gateway_reload(actor *a);
 
 /* The TCP port it listens on. */
 uint16_t gateway_port(const actor *a);

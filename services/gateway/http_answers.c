@@ -2,23 +2,35 @@
  *
  * A stream begins with its first text, so that a request refused before that still gets its proper status; or, when
  * that text is long in coming, with a ping, so that nobody between here and the client takes the silence for death. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* ---- writing ---- */
 
-/* The reply to a request that has no stream yet. */
-static void reply(gateway *g, http_handle handle, int status, json_out *j, uint32_t retry_after_ms)
+/* Behind n fields those of a key's limits. */
+static size_t add_usage_fields(gateway *g, key_usage *key, key_usage_fields *room, http_field *fields, size_t n)
 {
-    http_field fields[2];
-    size_t     n = 0;
-    char       seconds[16];
-    span       body;
-    error      err;
+    key_usage_describe(key, gateway_now_ns(g), room);
+    if (room->n > 0)
+        memcpy(fields + n, room->fields, room->n * sizeof *fields);
+    return n + room->n;
+}
+
+/* The reply to a request that has no stream yet; `a` and `key` may be NULL. */
+static void reply(gateway *g, http_handle handle, const answer *a, key_usage *key, int status, json_out *j,
+                  uint32_t retry_after_ms)
+{
+    key_usage_fields room;
+    http_field       fields[2 + REPLY_LOG_FIELDS + KEY_USAGE_FIELDS];
+    size_t           n = add_usage_fields(g, key, &room, fields, a ? reply_log_fields(a, fields) : 0);
+    char             seconds[16];
+    span             body;
+    error            err;
     if (!json_out_finish(j, &body, &err)) {
         log_error("an answer does not fit into the buffer for answers", "why=\"%s\"", err.text);
         status = 500;
@@ -38,46 +50,75 @@ static void reply(gateway *g, http_handle handle, int status, json_out *j, uint3
 
 void http_reply_json(gateway *g, http_handle handle, int status, json_out *j)
 {
-    reply(g, handle, status, j, 0);
+    reply(g, handle, NULL, NULL, status, j, 0);
 }
 
-void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms)
+void http_refuse(gateway *g, http_handle handle, key_usage *key, const error *why, span field, uint32_t retry_after_ms)
 {
     int      status = error_http_status(why->code);
     json_out j      = json_out_into(g->out, g->out_bytes);
     openai_error(&j, status, why->code, span_of(why->text), field);
-    reply(g, handle, status, &j, retry_after_ms);
+    reply(g, handle, NULL, key, status, &j, retry_after_ms);
 }
 
-/* An event is written as "data: {...}\n\n" in place: the JSON goes behind room for what stands before it. */
-static const char   event_prefix[]     = "data: ";
-static const size_t event_prefix_bytes = sizeof event_prefix - 1, event_end_bytes = 2;
+/* An event is written as "data: {...}\n\n" in place: the JSON goes behind room for what stands before it. Those of an
+ * answer with a log have a line "id: 17-342" too. */
+enum { EVENT_HEAD_BYTES = sizeof "id: -\ndata: " + 2 * 20, EVENT_END_BYTES = 2 };
 
 static json_out event_begin(gateway *g)
 {
-    memcpy(g->out, event_prefix, event_prefix_bytes);
-    return json_out_into(g->out + event_prefix_bytes, g->out_bytes - event_prefix_bytes - event_end_bytes);
-}
-
-static bool event_send(answer *a, json_out *j, error *err)
-{
-    gateway *g = a->gateway;
-    span     json;
-    if (!json_out_finish(j, &json, err))
-        return error_wrap(err, "a piece of the answer is too large");
-    memcpy(g->out + event_prefix_bytes + json.size, "\n\n", event_end_bytes);
-    /* A client that reads too slowly is reported by on_gone. */
-    http_stream_write(g->http, a->handle, (span){g->out, event_prefix_bytes + json.size + event_end_bytes});
-    return true;
+    return json_out_into(g->out + EVENT_HEAD_BYTES, g->out_bytes - EVENT_HEAD_BYTES - EVENT_END_BYTES);
 }
 
 static void begin_stream(answer *a)
 {
-    http_reply head = {.status = 200, .content_type = "text/event-stream"};
+    key_usage_fields room;
+    http_field       fields[REPLY_LOG_FIELDS + KEY_USAGE_FIELDS];
+    http_reply       head = {.status = 200, .content_type = "text/event-stream", .fields = fields};
     if (a->streaming)
         return;
-    a->streaming = true;
+    a->streaming  = true;
+    head.n_fields = add_usage_fields(a->gateway, a->usage, &room, fields, reply_log_fields(a, fields));
     http_stream_begin(a->gateway->http, a->handle, &head);
+}
+
+/* Counts an event of an answer with a log; *is_new: the client has not had it. False when it has had another one. */
+static bool event_count(answer *a, size_t text_bytes, bool *is_new, error *err)
+{
+    a->event.number++;
+    a->event.text_bytes += text_bytes;
+    *is_new = a->event.number > a->last_event.number;
+    return a->event.number != a->last_event.number || a->event.text_bytes == a->last_event.text_bytes ||
+           error_set(err, ERR_MISMATCH,
+                     "Last-Event-ID names an event that is not kept; ask again without it, for all of them");
+}
+
+/* Sends what was written behind EVENT_HEAD_BYTES of g->out. A client that reads too slowly is reported by on_gone. */
+static void event_write(answer *a, span data, bool has_id)
+{
+    gateway *g = a->gateway;
+    char     head[EVENT_HEAD_BYTES + 1];
+    int      n     = has_id ? snprintf(head, sizeof head, "id: %" PRIu64 "-%" PRIu64 "\ndata: ", a->event.number,
+                                       a->event.text_bytes)
+                            : snprintf(head, sizeof head, "data: ");
+    char    *start = g->out + EVENT_HEAD_BYTES - n;
+    memcpy(start, head, (size_t)n);
+    memcpy(g->out + EVENT_HEAD_BYTES + data.size, "\n\n", EVENT_END_BYTES);
+    begin_stream(a);
+    http_stream_write(g->http, a->handle, (span){start, (size_t)n + data.size + EVENT_END_BYTES});
+}
+
+static bool event_send(answer *a, json_out *j, size_t text_bytes, error *err)
+{
+    span json;
+    bool is_new = true;
+    if (!json_out_finish(j, &json, err))
+        return error_wrap(err, "a piece of the answer is too large");
+    if (a->log && !event_count(a, text_bytes, &is_new, err))
+        return false;
+    if (is_new)
+        event_write(a, json, a->log != NULL);
+    return true;
 }
 
 static void on_silence(void *self, actor_timer *timer)
@@ -181,23 +222,28 @@ static bool http_delta(answer *a, run *r, const text_delta *delta, error *err)
     json_out      j      = event_begin(a->gateway);
     openai_chunk(&j, &a->head, &choice, !c->begun);
     c->begun = true;
-    begin_stream(a);
-    return event_send(a, &j, err);
+    return event_send(a, &j, d.text.size, err);
 }
 
 static void done_stream(answer *a)
 {
-    usage sum;
-    error err;
-    begin_stream(a);
+    static const char end[] = "[DONE]";
+    usage             sum;
+    error             err;
+    bool              is_new = true;
     if (a->head.include_usage) {
         json_out j = event_begin(a->gateway);
         answer_usage(a, &sum);
         openai_usage_chunk(&j, &a->head, &sum);
-        if (!event_send(a, &j, &err))
+        if (!event_send(a, &j, 0, &err))
             log_error("usage was not sent", "why=\"%s\"", err.text);
     }
-    http_stream_write(a->gateway->http, a->handle, SPAN("data: [DONE]\n\n"));
+    begin_stream(a);
+    if (a->log && !event_count(a, 0, &is_new, &err))
+        log_error("the end was not sent", "why=\"%s\"", err.text);
+    memcpy(a->gateway->out + EVENT_HEAD_BYTES, end, sizeof end - 1);
+    if (is_new)
+        event_write(a, (span){end, sizeof end - 1}, a->log != NULL);
     http_stream_end(a->gateway->http, a->handle);
 }
 
@@ -213,7 +259,7 @@ static void http_done(answer *a)
     if (!choices) {
         error why;
         error_set(&why, ERR_NO_MEMORY, "the answer outgrew the memory of one request");
-        http_refuse(a->gateway, a->handle, &why, (span){0}, 0);
+        http_refuse(a->gateway, a->handle, a->usage, &why, (span){0}, 0);
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
@@ -228,19 +274,22 @@ static void http_done(answer *a)
     json_out j = json_out_into(a->gateway->out, a->gateway->out_bytes);
     answer_usage(a, &sum);
     openai_body(&j, &a->head, choices, n, &sum);
-    http_reply_json(a->gateway, a->handle, 200, &j);
+    reply(a->gateway, a->handle, a, a->usage, 200, &j, 0);
 }
 
 void http_answer_refused(answer *a, const error *why, span field, uint32_t retry_after_ms)
 {
     error err;
+    span  json;
     if (!a->streaming) {
-        http_refuse(a->gateway, a->handle, why, field, retry_after_ms);
+        http_refuse(a->gateway, a->handle, a->usage, why, field, retry_after_ms);
         return;
     }
     json_out j = event_begin(a->gateway);
     openai_error(&j, error_http_status(why->code), why->code, span_of(why->text), field);
-    if (!event_send(a, &j, &err))
+    if (json_out_finish(&j, &json, &err))
+        event_write(a, json, false);
+    else
         log_error("an error was not sent", "why=\"%s\"", err.text);
     http_stream_abort(a->gateway->http, a->handle); /* without [DONE]: the client can tell */
 }

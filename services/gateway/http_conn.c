@@ -249,7 +249,7 @@ static void linger(http_conn *c)
 
 static void finish_response(http_conn *c)
 {
-    if (c->close_after || c->server->draining || (c->peer_closed && c->server->options.half_close_is_gone)) {
+    if (c->close_after || c->server->closing || (c->peer_closed && c->server->options.half_close_is_gone)) {
         linger(c);
         return;
     }

@@ -103,6 +103,7 @@ struct http_server {
     uint64_t               n_requests; /* ever; the upper part of a handle */
     uint64_t               request_memory_used;
     uint16_t               port;
+    bool                   closing; /* each response is its connection's last */
     bool                   draining;
     void (*on_drained)(void *context);
     void        *drained_context;

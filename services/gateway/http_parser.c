@@ -252,6 +252,7 @@ static const struct {
     {"expect", on_expect},
     {"content-type", NULL},
     {"authorization", NULL},
+    {"idempotency-key", NULL},
 };
 enum { SEEN_HOST = 1, SEEN_LENGTH = 2 };
 

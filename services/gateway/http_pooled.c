@@ -27,7 +27,7 @@ static void pooled_done(answer *a)
     if (ok)
         http_reply_json(a->gateway, a->handle, 200, &j);
     else
-        http_refuse(a->gateway, a->handle, &err, (span){0}, 0);
+        http_refuse(a->gateway, a->handle, a->usage, &err, (span){0}, 0);
 }
 
 const answer_sink http_pooled_sink = {.delta = pooled_delta, .done = pooled_done, .refused = http_answer_refused};

@@ -101,7 +101,7 @@ static void put_response(http_conn *c, const http_reply *reply)
 {
     struct evbuffer *out      = bufferevent_get_output(c->bev);
     bool             bodiless = reply->status == 204 || reply->status == 304;
-    c->close_after |= c->server->draining;
+    c->close_after |= c->server->closing;
     put_head(c, reply);
     if (!bodiless)
         evbuffer_add_printf(out, "Content-Length: %zu\r\n", reply->body.size);
@@ -187,7 +187,7 @@ bool http_stream_begin(http_server *server, http_handle handle, const http_reply
     c->chunked           = c->parser.minor == 1;
     c->events            = reply->content_type && strncasecmp(reply->content_type, events, sizeof events - 1) == 0;
     c->said_full         = false;
-    c->close_after |= !c->chunked || server->draining;
+    c->close_after |= !c->chunked || server->closing;
     put_head(c, reply);
     if (c->events)
         evbuffer_add_printf(out, "Cache-Control: no-cache\r\nX-Accel-Buffering: no\r\n");

@@ -359,9 +359,15 @@ static void stop_listening(http_server *s)
     s->listener = NULL;
 }
 
+void http_server_close_soon(http_server *s)
+{
+    s->closing = true;
+}
+
 void http_server_drain(http_server *s, void (*on_drained)(void *context), void *context)
 {
     stop_listening(s);
+    s->closing         = true;
     s->draining        = true;
     s->on_drained      = on_drained;
     s->drained_context = context;

@@ -98,6 +98,9 @@ uint32_t http_server_n_connections(const http_server *server);
 /* Reads certificate and key again, for connections to come. On failure the old ones stay in use. */
 bool http_server_reload(http_server *server, error *err);
 
+/* From now on each response is the last of its connection, and says so. Connections are still taken. */
+void http_server_close_soon(http_server *server);
+
 /* Stops listening, closes connections without a request, and every other one after its response. on_drained (may be
  * NULL) is called from the loop when no connection is left. */
 void http_server_drain(http_server *server, void (*on_drained)(void *context), void *context);

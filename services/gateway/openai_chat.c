@@ -49,6 +49,10 @@ static const char *error_code_name(error_code code)
         return "not_found";
     case ERR_METHOD:
         return "method_not_allowed";
+    case ERR_RATE_LIMITED:
+        return "rate_limit_exceeded";
+    case ERR_MISMATCH:
+        return "idempotency_mismatch";
     case ERR_TIMEOUT:
         return "timeout";
     case ERR_TOO_LARGE:

@@ -2,7 +2,7 @@
  *
  * Delivery is at least once, effect exactly once: of what comes back only the current attempt is heard, and of that
  * only what begins where the client's tokens end. */
-#include "services/gateway/state.h"
+#include "services/gateway/reply_log.h"
 
 #include "base/log.h"
 #include "base/random.h"
@@ -108,13 +108,22 @@ static bool fill_resume(run *r)
     return true;
 }
 
+/* Whether the client has something of it: from an earlier attempt, or from a log. */
+static bool is_begun(const run *r)
+{
+    bool begun = r->attempt > 0;
+    for (uint32_t i = 0; i < r->n_choices; i++)
+        begun = begun || r->choices[i].n_tokens > 0 || r->choices[i].finished;
+    return begun;
+}
+
 /* False when the run has to go on waiting. */
 static bool send_run(gateway *g, run *r, peer *tokenizer)
 {
     error    err;
     envelope e = about(r);
     leave_queue(g, r);
-    if (r->attempt > 0 && r->type == MSG_TEXT_REQUEST && !fill_resume(r)) {
+    if (r->type == MSG_TEXT_REQUEST && is_begun(r) && !fill_resume(r)) {
         error_set(&err, ERR_NO_MEMORY, "the request outgrew the memory of one request");
         answer_refuse(r->answer, &err, (span){0}, 0);
         return true;
@@ -286,7 +295,7 @@ static bool was_promised(const run *r)
     return r->attempt > 0 || (r->answer->pooled && r->answer->n_runs > 1);
 }
 
-/* The system may need a moment to come up again. */
+/* The system may need a moment to come up again, or somebody who was ready when the request came leaves just now. */
 static bool may_hold(gateway *g, run *r, error_code code)
 {
     if (code != ERR_NOT_READY && (code != ERR_OVERLOADED || !was_promised(r)))
@@ -359,54 +368,67 @@ static void end_choice(run *r, choice_state *c, const text_delta *d)
         return;
     r->state = RUN_DONE;
     run_forget(a->gateway, r);
-    error err;
-    if (--a->n_open == 0)
-        answer_finish(a);
-    else if (a->pooled && a->n_begun < a->n_runs && !answer_begin_run(a, &err))
-        log_error("a run did not begin", "why=\"%s\"", err.text); /* no random numbers: its deadline ends it */
 }
 
-bool run_deliver(run *r, const text_delta *d)
+bool run_hand_out(run *r, const text_delta *d)
 {
-    choice_state *c = &r->choices[d->choice];
-    text_delta    rest;
-    error         err;
-    if (d->prompt) {
-        uint32_t n     = d->n_tokens > d->n_logprobs ? d->n_tokens : d->n_logprobs;
-        uint32_t n_end = d->index + n;
-        bool     known = c->echoed && n_end <= c->n_prompt_seen;
-        c->echoed      = true;
-        if (known)
-            return true;
-        if (d->index < c->n_prompt_seen && d->n_logprobs > c->n_prompt_seen - d->index) {
-            uint32_t n_seen = c->n_prompt_seen - d->index; /* another attempt cuts the prompt in other places */
-            rest            = *d;
-            rest.logprobs += n_seen;
-            rest.n_logprobs -= n_seen;
-            rest.text = (span){0};
-            d         = &rest;
-        }
-        c->n_prompt_seen = n_end;
-        if (d->finish == FINISH_REASON_NONE)
-            return deliver_or_end(r, d);
-    } else {
-        if (!keep_tokens(r, c, d)) {
-            error_set(&err, ERR_NO_MEMORY, "the answer outgrew the memory of one request");
-            answer_refuse(r->answer, &err, (span){0}, 0);
-            return false;
-        }
-        c->text_bytes += (uint32_t)d->text.size;
-        answer_saw_tokens(r->answer, d->n_tokens);
-    }
-    if (d->finish != FINISH_REASON_NONE && d->stop_reason.size)
-        c->stop_reason = arena_copy(r->answer->memory, d->stop_reason);
+    answer *a = r->answer;
     if (!deliver_or_end(r, d))
         return false;
     if (d->finish == FINISH_REASON_NONE)
         return true;
-    bool last = r->n_open == 1 && r->answer->n_open == 1;
-    end_choice(r, c, d);
-    return !last;
+    if (--a->n_open == 0) {
+        answer_finish(a);
+        return false;
+    }
+    error err;
+    if (a->pooled && a->n_begun < a->n_runs && !answer_begin_run(a, &err))
+        log_error("a run did not begin", "why=\"%s\"", err.text); /* no random numbers: its deadline ends it */
+    return true;
+}
+
+/* Leaves of an echo what the client has not. False: nothing. */
+static bool take_in_echo(choice_state *c, text_delta *d)
+{
+    uint32_t n     = d->n_tokens > d->n_logprobs ? d->n_tokens : d->n_logprobs;
+    uint32_t n_end = d->index + n;
+    bool     known = c->echoed && n_end <= c->n_prompt_seen;
+    c->echoed      = true;
+    if (known)
+        return false;
+    if (d->index < c->n_prompt_seen && d->n_logprobs > c->n_prompt_seen - d->index) {
+        uint32_t n_seen = c->n_prompt_seen - d->index; /* another attempt cuts the prompt in other places */
+        d->logprobs += n_seen;
+        d->n_logprobs -= n_seen;
+        d->text = (span){0};
+    }
+    c->n_prompt_seen = n_end;
+    return true;
+}
+
+bool run_deliver(run *r, const text_delta *delta)
+{
+    choice_state *c = &r->choices[delta->choice];
+    text_delta    d = *delta;
+    error         err;
+    if (d.prompt) {
+        if (!take_in_echo(c, &d))
+            return true;
+    } else {
+        if (!keep_tokens(r, c, &d)) {
+            error_set(&err, ERR_NO_MEMORY, "the answer outgrew the memory of one request");
+            answer_refuse(r->answer, &err, (span){0}, 0);
+            return false;
+        }
+        c->text_bytes += (uint32_t)d.text.size;
+        answer_saw_tokens(r->answer, d.n_tokens);
+    }
+    if (d.finish != FINISH_REASON_NONE) {
+        if (d.stop_reason.size)
+            c->stop_reason = arena_copy(r->answer->memory, d.stop_reason);
+        end_choice(r, c, &d);
+    }
+    return r->answer->log ? reply_log_add(r, &d) : run_hand_out(r, &d);
 }
 
 /* Of a message that begins before the client's tokens end only the end is new. False: nothing of it is. */

@@ -20,12 +20,14 @@
 #include "services/gateway/http_server.h"
 #include "services/gateway/openai_pooled.h"
 #include "services/gateway/openai_response.h"
+#include "services/gateway/throughput.h"
 
 #include <event2/event.h>
-#include <stdatomic.h>
 
-typedef struct gateway gateway;
-typedef struct answer  answer;
+typedef struct gateway    gateway;
+typedef struct answer     answer;
+typedef struct reply_log  reply_log; /* reply_log.h */
+typedef struct reply_logs reply_logs;
 
 enum {
     RUN_TABLE_SIZE    = 8192,
@@ -93,6 +95,12 @@ typedef struct {
     void (*decoded)(answer *a, const text_decoded *body);
 } answer_sink;
 
+/* Of a server-sent event: "17-342". The text tells whether two streams were cut in the same places. */
+typedef struct {
+    uint64_t number;     /* 1 and on */
+    uint64_t text_bytes; /* of all choices, up to this event */
+} event_id;
+
 struct answer {
     gateway           *gateway;
     const answer_sink *sink;
@@ -100,11 +108,13 @@ struct answer {
     size_t             kept_bytes;
     answer            *next, *previous;
     const char        *what; /* for the log: "chat", "completion", ... */
-    uint32_t           n_runs, n_open;
+    uint32_t           n_runs;
+    uint32_t           n_open;  /* choices whose end the client was not told */
     uint32_t           n_begun; /* runs that were sent or answered, or wait to be sent */
     run               *runs;
-    uint32_t           n_choices; /* of each run */
-    bool               sums;      /* it generates: counted in the metrics of requests */
+    uint32_t           n_choices;   /* of each run */
+    bool               sums;        /* it generates: counted in the metrics of requests */
+    bool               is_computed; /* and in n_generating: not by rules or from a log */
     bool               score_only;
     int64_t            arrived_ns, first_ns, last_ns;
     int64_t            deadline_unix_ms;
@@ -113,10 +123,13 @@ struct answer {
     bool               from_front_rule;
 
     http_handle          handle; /* HTTP */
+    key_usage           *usage;  /* of the client's key; NULL: no keys are asked for */
     openai_answer        head;
     const openai_pooled *pooled; /* the request, when numbers answer it */
     bool                 stream, streaming;
-    actor_timer          silence; /* until a stream that has no text yet begins all the same */
+    reply_log           *log;               /* NULL: it ends with this gateway. Else events have ids: */
+    event_id             event, last_event; /* of the latest, and of the one that the client had before */
+    actor_timer          silence;           /* until a stream that has no text yet begins all the same */
 
     peer    *client; /* the bus */
     envelope about;  /* of the client's message */
@@ -134,7 +147,7 @@ typedef struct {
     metric *prompt_tokens, *request_prompt_tokens, *request_generation_tokens;
     metric *status[5]; /* 2xx to 5xx, and clients that left */
     metric *finished[N_FINISHES];
-    metric *overloaded, *deltas_dropped, *retry_exhausted;
+    metric *overloaded, *rate_limited, *deltas_dropped, *retry_exhausted;
 } gateway_metrics;
 
 struct gateway {
@@ -147,6 +160,7 @@ struct gateway {
     http_server           *http;
     api_keys              *keys; /* NULL: open to everybody */
     front_rules           *rules;
+    reply_logs            *logs;
     span                   model;
     char                  *out; /* JSON is written here before it is sent */
     size_t                 out_bytes;
@@ -155,12 +169,15 @@ struct gateway {
     uint32_t               n_waiting;
     answer                *answers;
     uint32_t               n_answers;
+    uint32_t               n_generating; /* of them, those that generate */
+    throughput             throughput;   /* of those */
     size_t                 kept_bytes;
     int64_t                ready_ns; /* when everything needed was there, to a tick; 0: never yet */
     int64_t                created_s;
-    actor_timer            tick;
+    int64_t                drain_ns;  /* 0: goes on; else until then requests are taken still */
+    bool                   is_closed; /* no answer is left, and it listens no more */
+    actor_timer            tick, leave;
     run_search             search;
-    atomic_bool            reload_asked;
     gateway_metrics        metrics;
 };
 
@@ -169,14 +186,15 @@ struct gateway {
 /* What is missing before a request can be answered; NULL when nothing is. */
 const char *gateway_lacks(const gateway *g);
 const char *gateway_lacks_parts(const gateway *g); /* the same for requests in hand, which a drain finishes */
+bool        gateway_is_leaving(const gateway *g);  /* it takes no new ones */
 void        gateway_timer_set(gateway *g, actor_timer *timer, int64_t delay_ns, void (*fire)(void *, actor_timer *));
 int64_t     gateway_now_ns(const gateway *g); /* not the turn's: callbacks of HTTP come between turns */
 
 /* Whether everything was there within --resume-wait: then what is away is waited for. */
 bool gateway_was_ready(const gateway *g);
 
-/* Refuses what can't be begun now: draining, not ready, too many requests, too much memory. */
-bool gateway_may_take(gateway *g, const answer *a, error *err);
+/* Refuses what can't be begun now: draining, not ready, too many requests, too much memory, no time for it. */
+bool gateway_may_take(gateway *g, const answer *a, uint32_t *retry_after_ms, error *err);
 
 /* answers.c */
 
@@ -184,8 +202,14 @@ bool gateway_may_take(gateway *g, const answer *a, error *err);
  * the bodies. NULL (memory freed) with *err. */
 answer *answer_new(gateway *g, arena *memory, const answer_sink *sink, uint32_t n_runs, uint32_t n_choices, error *err);
 
-/* Sends every run but those that a front rule answers. `timeout_s` 0: the server's. */
+/* Sets the deadline (`timeout_s` 0: the server's) and begins; with a log, reads that first. */
 void answer_start(answer *a, double timeout_s);
+
+/* Sends every run that is open but those that a front rule answers. `is_promised`: the client has a part of it, so that
+ * it waits for what is missing here. */
+void answer_begin(answer *a, bool is_promised);
+
+bool answer_is_complete(const answer *a); /* all has been taken in, if not handed out */
 
 /* All three free the answer. */
 void answer_finish(answer *a);
@@ -208,7 +232,9 @@ void runs_on_delta(gateway *g, const message *m);
 void runs_on_refused(gateway *g, const message *m, const text_refused *why);
 void runs_each(gateway *g, void (*visit)(gateway *g, run *r, void *arg), void *arg); /* visit may end that answer */
 void run_lost(gateway *g, run *r, const error *why); /* nobody works on it: it is sent again */
-bool run_deliver(run *r, const text_delta *d);       /* false: the answer ended */
+bool run_deliver(run *r, const text_delta *d); /* takes it in and hands it out, if need be by the log. False: the answer
+                                                  ended */
+bool run_hand_out(run *r, const text_delta *d); /* the second half alone */
 
 /* run_search.c */
 void run_search_start(gateway *g);
@@ -219,7 +245,8 @@ void run_search_peer_down(gateway *g);
 extern const answer_sink http_sink;
 void                     http_answer_refused(answer *a, const error *why, span field, uint32_t retry_after_ms);
 void http_answer_expect_silence(answer *a); /* a stream whose text is long in coming begins without */
-void http_refuse(gateway *g, http_handle handle, const error *why, span field, uint32_t retry_after_ms);
+void http_refuse(gateway *g, http_handle handle, key_usage *key, const error *why, span field,
+                 uint32_t retry_after_ms); /* `key` may be NULL */
 void http_reply_json(gateway *g, http_handle handle, int status, json_out *j);
 
 /* http_pooled.c: embeddings and scores */

@@ -76,11 +76,11 @@ output_filter *live_filter_rules(live_filter *l)
     return l->rules;
 }
 
-bool live_filter_poll(live_filter *l)
+bool live_filter_poll(live_filter *l, bool force)
 {
     error       err;
     struct stat now = look_at(l->path);
-    if (is_same(&now, &l->seen))
+    if (!force && is_same(&now, &l->seen))
         return false;
     l->seen              = now;
     output_filter *rules = output_filter_load(l->path, &err);

@@ -14,8 +14,8 @@ void         live_filter_free(live_filter **l);
 /* The newest rules; hold them (output_filter_hold) to keep them. */
 output_filter *live_filter_rules(live_filter *l);
 
-/* Looks whether the file changed, and takes its rules when it did. A bad file is logged once and changes nothing. True
- * when there are new rules. */
-bool live_filter_poll(live_filter *l);
+/* Looks whether the file changed (`force`: takes it for changed), and takes its rules when it did. A bad file is logged
+ * once and changes nothing. True when there are new rules. */
+bool live_filter_poll(live_filter *l, bool force);
 
 #endif

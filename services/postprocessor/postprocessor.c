@@ -101,10 +101,17 @@ static void *create(actor *a, const void *options, error *err)
     return p;
 }
 
+static void on_reload(void *self)
+{
+    postprocessor *p = self;
+    if (p->filter && live_filter_poll(p->filter, true))
+        metric_add(p->metrics.reloads, 1);
+}
+
 static void on_filter_timer(void *self, actor_timer *timer)
 {
     postprocessor *p = self;
-    if (live_filter_poll(p->filter))
+    if (live_filter_poll(p->filter, false))
         metric_add(p->metrics.reloads, 1);
     actor_timer_set(p->actor, timer, FILTER_POLL_MS * NS_PER_MS, on_filter_timer);
 }
@@ -715,6 +722,7 @@ const actor_class postprocessor_class = {
     .on_start     = on_start,
     .on_peer_down = on_peer_down,
     .on_refused   = on_refused,
+    .on_reload    = on_reload,
     .on_drain     = on_drain,
     .load         = load,
     .check        = check,

@@ -7,10 +7,13 @@
 #include "troupe/resolver.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100 };
@@ -162,21 +165,55 @@ static void raise_file_limit(void)
     }
 }
 
+static bool read_log_level(const char *path, log_level *level, error *err)
+{
+    char  line[64] = "", word[16] = "";
+    FILE *file = fopen(path, "re");
+    bool  ok   = file && fgets(line, sizeof line, file);
+    if (!file)
+        error_set(err, ERR_IO, "--log-level-file %s: %s", path, strerror(errno));
+    else if (!ok || sscanf(line, "%15s", word) != 1 || !log_level_from_name(word, level))
+        ok = error_set(err, ERR_INVALID, "--log-level-file %s, line 1: expected debug, info, warn, error or off", path);
+    if (file)
+        fclose(file);
+    return ok;
+}
+
+static bool set_log_level(const process_options *options, error *err)
+{
+    log_level level = LOG_INFO;
+    if (options->log_level_file) {
+        if (!read_log_level(options->log_level_file, &level, err))
+            return false;
+    } else if (!log_level_from_name(options->log_level, &level)) {
+        return error_set(err, ERR_INVALID, "--log-level %s: expected debug, info, warn, error or off",
+                         options->log_level);
+    }
+    log_set_level(level);
+    return true;
+}
+
+/* What SIGHUP asks for: every file that may change is read again, here and by the actors. */
+static void reload(process *p)
+{
+    error err;
+    if (p->options->log_level_file && !set_log_level(p->options, &err))
+        log_error("the log level stays as it was", "reason=\"%s\"", err.text);
+    for (uint32_t i = 0; i < p->n_actors; i++)
+        actor_reload(p->actors[i]);
+}
+
 process *process_new(const process_options *options, const all_options *all, int only, error *err)
 {
-    sigset_t  set   = handled_signals();
-    log_level level = LOG_INFO;
-    process  *p     = calloc(1, sizeof *p);
+    sigset_t set = handled_signals();
+    process *p   = calloc(1, sizeof *p);
     if (!p) {
         error_set(err, ERR_NO_MEMORY, "no memory for a process");
         return NULL;
     }
     p->options = options;
-    if (!log_level_from_name(options->log_level, &level)) {
-        error_set(err, ERR_INVALID, "--log-level %s: expected debug, info, warn, error or off", options->log_level);
+    if (!set_log_level(options, err))
         goto failed;
-    }
-    log_set_level(level);
     log_set_format((log_format)(options->log_format == 1   ? LOG_FORMAT_JSON
                                 : options->log_format == 2 ? LOG_FORMAT_TEXT
                                                            : LOG_FORMAT_AUTO));
@@ -246,12 +283,10 @@ int process_wait(process *p)
     bool            stopped = false;
     while (!atomic_load(&p->drained)) {
         int signal_number = sigtimedwait(&set, NULL, &poll);
-        for (uint32_t i = 0; i < p->n_actors; i++) {
-            if (signal_number == SIGUSR1)
-                actor_dump(p->actors[i]);
-            if (signal_number == SIGHUP && strncmp(actor_name(p->actors[i]), "gateway-", 8) == 0)
-                gateway_reload(p->actors[i]);
-        }
+        for (uint32_t i = 0; signal_number == SIGUSR1 && i < p->n_actors; i++)
+            actor_dump(p->actors[i]);
+        if (signal_number == SIGHUP)
+            reload(p);
         bool    wants_end = signal_number == SIGTERM || signal_number == SIGINT;
         int64_t now       = clock_now_ns(clock_system());
         if (give_up == 0 && (wants_end || atomic_load(&p->quit))) {

@@ -26,6 +26,8 @@ const option_row process_option_rows[] = {
         process_options, transport, "--bus-transport", "inproc|queue", 0,
         "Between the services of one process: ZeroMQ, or plain mutex queues (which thread checkers understand)."),
     OPTION_STRING(process_options, log_level, "--log-level", "LEVEL", "info", "debug, info, warn, error or off."),
+    OPTION_STRING(process_options, log_level_file, "--log-level-file", "FILE", NULL,
+                  "File with one such word, in place of --log-level. Read again on SIGHUP."),
     OPTION_CHOICE(process_options, log_format, "--log-format", "auto|json|text", 0,
                   "auto: text on a terminal, JSON lines elsewhere."),
     OPTION_STRING(process_options, admin_host, "--admin-host", "ADDRESS", "127.0.0.1", "Address of the admin port."),

@@ -54,6 +54,7 @@ typedef struct {
     bool        insecure;
     uint32_t    transport; /* between actors of one process: index into inproc|queue */
     const char *log_level;
+    const char *log_level_file; /* NULL: none; else its first word, read again on SIGHUP */
     uint32_t    log_format;
     const char *admin_host;
     uint64_t    admin_port;

@@ -10,12 +10,12 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
+
+from bench_env import enter_with_matplotlib
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DATA, PICTURE = ROOT / "kernels/speed.json", ROOT / "kernels/speed.png"
-MATPLOTLIB = "matplotlib==3.10.7"
 AXES = {
     "batch": ("sequences, each 128 tokens long", "decode, tokens/s of all sequences", "batch"),
     "context": ("tokens before", "decode of one sequence, tokens/s", "context"),
@@ -65,15 +65,7 @@ def main():
     parser.add_argument("--model", type=Path, default=ROOT / "models/SmolLM2-135M-Instruct-Q4_1.gguf")
     parser.add_argument("--draw-only", action="store_true")
     args = parser.parse_args()
-    folder = ROOT / ".venv-bench"
-    if sys.prefix != str(folder):
-        if not (folder / "bin/python").exists():
-            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        os.execv(folder / "bin/python", [folder / "bin/python", *sys.argv])
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", MATPLOTLIB], check=True)
+    enter_with_matplotlib()
     if not args.draw_only:
         measure(args.model, args.threads)
     draw()

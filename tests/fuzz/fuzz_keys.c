@@ -37,13 +37,13 @@ static void expect_reason(const error *err)
 static void read_api_keys(span text)
 {
     error     err  = {0};
-    api_keys *keys = api_keys_load(path, &err);
+    api_keys *keys = api_keys_load(path, NULL, &err);
     if (!keys)
         expect_reason(&err);
     if (keys && (api_keys_count(keys) == 0 || api_keys_count(keys) > API_KEYS_MAX))
         __builtin_trap();
     span        first  = api_key_of(text); /* the same bytes as the value of an Authorization header */
-    const char *tenant = keys && first.size ? api_keys_find(keys, first) : NULL;
+    const char *tenant = keys && first.size ? api_keys_find(keys, first, NULL) : NULL;
     if (tenant && (!*tenant || strlen(tenant) > TENANT_BYTES))
         __builtin_trap();
     api_keys_free(&keys);

@@ -144,6 +144,32 @@ def test_api_keys_are_asked_for_and_read_again(start_serve, tmp_path):
     assert "secret" not in server.processes["serve"].log(), "keys are in the log"
 
 
+def test_sighup_reads_files_again_and_a_faulty_one_changes_nothing(start_serve, tmp_path):
+    keys, level, filters = (tmp_path / name for name in ("keys", "level", "filter.yaml"))
+    keys.write_text("secret-one\n")
+    level.write_text("info\n")
+    filters.write_text(FILTER)
+    server = start_serve("--api-key-file", keys, "--log-level-file", level, "--output-filter", filters)
+    process = server.processes["serve"]
+
+    def hang_up(until):
+        process.popen.send_signal(signal.SIGHUP)
+        processes.wait_until(lambda: until in process.log(), f"the log says {until}", 15)
+
+    assert '"level":"debug"' not in process.log()
+    level.write_text("debug\n")
+    hang_up("the output filter has new rules")  # also when it looks the same
+    key = {"Authorization": "Bearer secret-one"}
+    assert server.post("/v1/chat/completions", json={}, headers=key).status_code == 400
+    processes.wait_until(lambda: '"level":"debug"' in process.log(), "what is for debugging is logged", 15)
+    keys.write_text("secret-two\nshort\n")
+    level.write_text("loud\n")
+    filters.write_text("rules: [\n")
+    for said in (f"{keys}, line 2", f"{level}, line 1", "the output filter keeps its old rules"):
+        hang_up(said)
+    assert server.get("/v1/models", headers=key).status_code == 200
+
+
 RULES = """
 rules:
   - name: hours
@@ -337,6 +363,31 @@ def test_hostile_bytes_are_refused_and_the_server_goes_on(serve, what):
         assert reply.startswith(b"HTTP/1.1 4") or reply.startswith(b"HTTP/1.1 5"), reply[:200]
         assert not reply.startswith(b"HTTP/1.1 500"), reply[:300]
     assert serve.get("/health").status_code == 200
+
+
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(b"0\r\n\r\n" + HIDDEN)
+SMUGGLING = {  # the classes that the literature has: who reads which length, and how either is disguised
+    "CL.TE": LENGTH + CHUNKED,
+    "TE.CL": CHUNKED + b"Content-Length: 4\r\n",
+    "CL.CL": LENGTH + b"Content-Length: 5\r\n",
+    "TE.TE with another coding": CHUNKED + b"Transfer-Encoding: identity\r\n",
+    "a space before the colon": LENGTH + b"Transfer-Encoding : chunked\r\n",
+    "a tab in the value": LENGTH + b"Transfer-Encoding:\x0bchunked\r\n",
+    "a folded header": LENGTH + b"Transfer-Encoding:\r\n chunked\r\n",
+    "a line that ends in LF alone": LENGTH + b"X: y\nTransfer-Encoding: chunked\r\n",
+    "a disguised coding": LENGTH + b"Transfer-Encoding: xchunked\r\n",
+    "a signed length": b"Content-Length: +5\r\n",
+    "a list of lengths": b"Content-Length: 5, 5\r\n",
+}
+
+
+@pytest.mark.parametrize("what", SMUGGLING)
+def test_a_request_with_two_ends_is_refused_and_what_hides_behind_it_never_read(serve, what):
+    reply = send_raw(serve, JSON_POST + SMUGGLING[what] + b"\r\n0\r\n\r\n" + HIDDEN)
+    assert reply.count(b"HTTP/1.1 ") == 1, reply
+    assert reply.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501")) and b"Connection: close" in reply, reply
 
 
 def test_random_changes_of_a_good_request_never_hurt(serve):

@@ -47,6 +47,7 @@ TEXTS = {
     "TROUPE_GATEWAY": ("tokenizer", "smoke://gateway", {**MODEL, "TROUPE_GATEWAY": ""}, "smoke://gateway"),
     "TROUPE_HOST": ("gateway", "256.0.0.2", GATEWAY, "256.0.0.2"),
     "TROUPE_LOG_LEVEL": ("scheduler", "loud", KEY, "--log-level loud"),
+    "TROUPE_LOG_LEVEL_FILE": ("scheduler", "/no/level", KEY, "/no/level"),
     "TROUPE_MODEL": ("executor", "/no/model", {**MODEL, "TROUPE_MODEL": ""}, "/no/model"),
     "TROUPE_OUTPUT_FILTER": ("postprocessor", "/no/filter", MODEL, "/no/filter"),
     "TROUPE_SCHEDULER": ("drafter", "smoke://scheduler", {}, "smoke://scheduler"),

@@ -29,7 +29,7 @@ static api_keys *load(const char *text, error *err)
     assert_non_null(f);
     fputs(text, f);
     fclose(f);
-    return api_keys_load(path, err);
+    return api_keys_load(path, NULL, err);
 }
 
 static void keys_have_the_tenant_of_their_line_or_one_of_their_own(void **state)
@@ -40,13 +40,14 @@ static void keys_have_the_tenant_of_their_line_or_one_of_their_own(void **state)
     if (!keys)
         fail_msg("%s", err.text);
     assert_int_equal(api_keys_count(keys), 3);
-    assert_string_equal(api_keys_find(keys, SPAN("first-key")), "acme");
-    const char *second = api_keys_find(keys, SPAN("second-key")), *third = api_keys_find(keys, SPAN("third-key"));
+    assert_string_equal(api_keys_find(keys, SPAN("first-key"), NULL), "acme");
+    const char *second = api_keys_find(keys, SPAN("second-key"), NULL),
+               *third  = api_keys_find(keys, SPAN("third-key"), NULL);
     assert_memory_equal(second, "key-", 4);
     assert_string_not_equal(second, third);
     static const char *const unknown[] = {"", "first-ke", "first-keyy", "First-key", "# people", "acme"};
     for (size_t i = 0; i < COUNT(unknown); i++)
-        assert_null(api_keys_find(keys, span_of(unknown[i])));
+        assert_null(api_keys_find(keys, span_of(unknown[i]), NULL));
     api_keys_free(&keys);
     assert_null(keys);
 }
@@ -59,6 +60,11 @@ static void bad_files_are_refused_with_their_line(void **state)
                  {"# only this\n", "no key"},
                  {"good-key-1\nshort\n", "line 2"},
                  {"good-key-1 a b\n", "line 1"},
+                 {"good-key-1 rpm=3\n", "requests-per-minute=N"},
+                 {"good-key-1 a requests-per-minute=\n", "a number from 1"},
+                 {"good-key-1 a tokens-per-minute=0\n", "a number from 1"},
+                 {"good-key-1 a tokens-per-minute=-5\n", "a number from 1"},
+                 {"good-key-1 concurrent-requests=2x b\n", "a number from 1"},
                  {"good-key-1\ngood-key-1 again\n", "line 2"},
                  {"caf\xc3\xa9-caf\xc3\xa9\n", "line 1"}};
     (void)state;
@@ -69,8 +75,32 @@ static void bad_files_are_refused_with_their_line(void **state)
             fail_msg("%s", err.text);
     }
     error err;
-    assert_null(api_keys_load("/nonexistent/keys", &err));
+    assert_null(api_keys_load("/nonexistent/keys", NULL, &err));
     assert_int_equal(err.code, ERR_IO);
+}
+
+static void limits_change_with_the_file_and_what_was_used_stays_used(void **state)
+{
+    (void)state;
+    error      err;
+    uint32_t   wait_ms;
+    key_usage *usage, *again;
+    api_keys  *first = load("key-number-1 requests-per-minute=2 acme\n", &err);
+    assert_non_null(first);
+    assert_string_equal(api_keys_find(first, SPAN("key-number-1"), &usage), "acme");
+    assert_true(key_usage_take(usage, 1, &wait_ms, &err) && key_usage_take(usage, 1, &wait_ms, &err));
+    FILE *f = fopen(path, "w");
+    fputs("key-number-0\nkey-number-1 requests-per-minute=2\n", f);
+    fclose(f);
+    api_keys *second = api_keys_load(path, first, &err);
+    api_keys_free(&first);
+    api_keys_find(second, SPAN("key-number-1"), &again);
+    assert_ptr_equal(again, usage);
+    assert_false(key_usage_take(again, 1, &wait_ms, &err));
+    api_keys_find(second, SPAN("key-number-0"), &again);
+    for (int i = 0; i < 100; i++)
+        assert_true(key_usage_take(again, 1, &wait_ms, &err)); /* it has no limit */
+    api_keys_free(&second);
 }
 
 static void the_header_gives_its_key(void **state)
@@ -95,6 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keys_have_the_tenant_of_their_line_or_one_of_their_own),
         cmocka_unit_test(bad_files_are_refused_with_their_line),
+        cmocka_unit_test(limits_change_with_the_file_and_what_was_used_stays_used),
         cmocka_unit_test(the_header_gives_its_key),
     };
     return cmocka_run_group_tests(tests, prepare, clean_up);

@@ -404,7 +404,7 @@ static void asks_for_keys_and_reads_them_again(void **state)
     assert_string_equal(s->seen[0].session, "talk-7");
     http_close(&c);
     write_file(path, "secret-three\n");
-    gateway_reload(s->gateway);
+    actor_reload(s->gateway);
     int status = 0;
     for (int i = 0; i < 100 && status != 200; i++) {
         c = http_ask(s, "GET", "/v1/models", "Authorization: Bearer secret-three\r\n", NULL);
@@ -413,6 +413,48 @@ static void asks_for_keys_and_reads_them_again(void **state)
         http_close(&c);
     }
     assert_int_equal(status, 200);
+    unlink(path);
+}
+
+static void a_key_is_held_to_its_limits(void **state)
+{
+    static const char authorization[] = "Authorization: Bearer secret-one\r\n";
+    stage            *s               = *state;
+    char              path[64]        = "/tmp/gateway-keys-XXXXXX";
+    close(mkstemp(path));
+    write_file(path, "secret-one acme requests-per-minute=3 tokens-per-minute=1000 concurrent-requests=1\n");
+    s->options.api_key_file = path;
+    stage_open_all(s);
+    http_client *first = http_ask(s, "POST", "/v1/chat/completions", authorization, hello), *c;
+    pump_stage(s, first, 5000, s->n_seen == 1);
+    c = http_ask(s, "POST", "/v1/chat/completions", authorization, hello);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_status(c), 429);
+    assert_true(http_has(c, "rate_limit_exceeded") && http_has(c, "1 requests running"));
+    assert_true(http_has(c, "Retry-After: 1\r\n") && http_has(c, "x-ratelimit-remaining-requests: 2\r\n"));
+    http_close(&c);
+    stage_delta(s, &s->seen[0].about, 0, 0, 1, "one", FINISH_REASON_STOP);
+    pump_stage(s, first, 5000, first->closed);
+    assert_true(http_has(first, "x-ratelimit-limit-tokens: 1000\r\n"));
+    http_close(&first);
+    c = http_ask(s, "POST", "/v1/chat/completions", authorization, hello_stream);
+    pump_stage(s, c, 5000, s->n_seen == 2);
+    stage_delta(s, &s->seen[1].about, 0, 0, 1, "two", FINISH_REASON_STOP);
+    pump_stage(s, c, 5000, http_has(c, "[DONE]"));
+    assert_true(http_has(c, "x-ratelimit-remaining-requests: 1\r\n"));
+    assert_true(http_has(c, "x-ratelimit-remaining-tokens: 987\r\n")); /* 12 + 1 of the first */
+    http_close(&c);
+    for (int i = 0; i < 2; i++) { /* one that is refused for its body counts too */
+        c = http_ask(s, "POST", "/v1/chat/completions", authorization, "{}");
+        pump_stage(s, c, 5000, c->closed);
+        assert_int_equal(http_status(c), i == 0 ? 400 : 429);
+        assert_true(i == 0 || http_has(c, "3 times a minute"));
+        http_close(&c);
+    }
+    c = http_ask(s, "GET", "/v1/models", authorization, NULL);
+    pump_stage(s, c, 5000, c->closed);
+    assert_int_equal(http_status(c), 200);
+    http_close(&c);
     unlink(path);
 }
 
@@ -545,44 +587,6 @@ static void a_client_that_leaves_the_bus_is_cancelled(void **state)
     pump_stage(s, NULL, 5000, s->n_cancels == 1);
 }
 
-static void drains_after_the_last_answer(void **state)
-{
-    stage *s = *state;
-    stage_open_all(s);
-    http_client *c = ask(s, "/v1/chat/completions", hello);
-    actor_drain(s->gateway);
-    usleep(100 * 1000);
-    stage_delta(s, &s->seen[0].about, 0, 0, 1, "the last word", FINISH_REASON_STOP);
-    pump_stage(s, c, 5000, c->closed);
-    assert_true(http_has(c, "the last word"));
-    http_close(&c);
-    actor_join(s->gateway); /* it left by itself */
-}
-
-/* What it has promised it sends on, though the tokenizer had no credit when the drain began. */
-static void drains_what_waits_too(void **state)
-{
-    stage *s             = *state;
-    s->tokenizer_credits = 1;
-    s->keeps_credits     = true;
-    stage_open_all(s);
-    http_client *first  = ask(s, "/v1/chat/completions", hello);
-    http_client *second = http_post(s, "/v1/chat/completions", hello);
-    for (int i = 0; i < 200; i++)
-        stage_turn(s, second), usleep(1000);
-    actor_drain(s->gateway);
-    usleep(100 * 1000);
-    actor_grant(s->tokenizer, s->gateway_of_tokenizer, 1);
-    pump_stage(s, second, 5000, s->n_seen == 2);
-    stage_delta(s, &s->seen[0].about, 0, 0, 1, "one", FINISH_REASON_STOP);
-    stage_delta(s, &s->seen[1].about, 0, 0, 1, "two", FINISH_REASON_STOP);
-    pump_stage(s, second, 5000, http_has(second, "two"));
-    pump_stage(s, first, 5000, first->closed);
-    http_close(&first);
-    http_close(&second);
-    actor_join(s->gateway);
-}
-
 /* The connection dies of the answer's last piece: the answer ends first, and its end is not reported to it. */
 static void a_client_that_cannot_take_the_last_piece_is_gone_once(void **state)
 {
@@ -627,12 +631,11 @@ int main(void)
         STAGE_TEST(a_deadline_ends_a_request_and_cancels_it),
         STAGE_TEST(tokenizes_and_detokenizes),
         STAGE_TEST(asks_for_keys_and_reads_them_again),
+        STAGE_TEST(a_key_is_held_to_its_limits),
         STAGE_TEST(front_rules_answer_before_any_model),
         STAGE_TEST(front_rules_look_at_every_prompt_of_a_list),
         STAGE_TEST(a_client_on_the_bus_is_owned_the_same_way),
         STAGE_TEST(a_client_that_leaves_the_bus_is_cancelled),
-        STAGE_TEST(drains_after_the_last_answer),
-        STAGE_TEST(drains_what_waits_too),
         STAGE_TEST(a_client_that_cannot_take_the_last_piece_is_gone_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -225,10 +225,10 @@ static void a_changed_file_is_taken_for_new_texts_and_a_bad_one_is_not(void **st
     live_filter *l = live_filter_new(path, &err);
     assert_non_null(l);
     output_filter *old = output_filter_hold(live_filter_rules(l));
-    assert_false(live_filter_poll(l));
+    assert_false(live_filter_poll(l, false));
 
     write_file(path, "rules:\n  - {name: two, action: mask, keywords: [dog, elk]}\n");
-    assert_true(live_filter_poll(l));
+    assert_true(live_filter_poll(l, false));
     run(live_filter_rules(l), "cat dog", 100, out, sizeof out);
     assert_string_equal(out, "cat ***");
     run(old, "cat dog", 100, out, sizeof out); /* a text that began before */
@@ -236,17 +236,17 @@ static void a_changed_file_is_taken_for_new_texts_and_a_bad_one_is_not(void **st
     output_filter_release(&old);
 
     write_file(path, "rules:\n  - {name: bad, action: mask}\n");
-    assert_false(live_filter_poll(l));
+    assert_false(live_filter_poll(l, false));
     run(live_filter_rules(l), "cat dog", 100, out, sizeof out);
     assert_string_equal(out, "cat ***");
     unlink(path);
-    assert_false(live_filter_poll(l));
+    assert_false(live_filter_poll(l, false));
     assert_string_equal(output_filter_rule_name(live_filter_rules(l), 0), "two");
     metric *counted = metric_find("troupe_output_filter_matches_total", "rule=\"two\"");
     assert_non_null(counted);
     assert_int_equal((int)metric_value(counted), 2);
     write_file(path, "rules: []\n");
-    assert_true(live_filter_poll(l));
+    assert_true(live_filter_poll(l, false));
     assert_int_equal(output_filter_n_rules(live_filter_rules(l)), 0);
     live_filter_free(&l);
     unlink(path);

@@ -29,6 +29,12 @@ void on_answer(void *arg, const store_reply *reply)
         a->workers[i].n_capability_bytes = w->capabilities.size;
         a->workers[i].epoch              = w->epoch;
     }
+    a->log       = reply->log;
+    a->n_entries = reply->n_entries;
+    if (reply->n_entries) {
+        snprintf(a->first_entry, sizeof a->first_entry, "%.*s", SPAN_ARG(reply->entries[0]));
+        snprintf(a->last_entry, sizeof a->last_entry, "%.*s", SPAN_ARG(reply->entries[reply->n_entries - 1]));
+    }
     if (reply->n_blocks)
         memcpy(a->blocks, reply->blocks, reply->n_blocks * sizeof *a->blocks);
 }

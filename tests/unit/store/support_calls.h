@@ -31,6 +31,9 @@ typedef struct {
         uint64_t epoch;
     } workers[16];
     store_block blocks[STORE_BUCKET_BLOCKS];
+    store_log   log;
+    uint32_t    n_entries;
+    char        first_entry[64], last_entry[64];
 } answer;
 
 void on_answer(void *arg, const store_reply *reply);

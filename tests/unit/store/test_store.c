@@ -313,6 +313,166 @@ static void a_counter_counts_until_its_time_is_over(void **state)
     assert_true(value == INT64_MAX - 1);
 }
 
+/* -------------------------------------------------------------------------------------------------------- logs */
+
+enum { LEASE_MS = 300, LOG_TTL_MS = 800 };
+
+static store_status open_log(void **state, const char *key, const char *fingerprint, answer *a)
+{
+    store_log_claim claim = {.key         = span_of(key),
+                             .fingerprint = span_of(fingerprint),
+                             .note        = -77,
+                             .lease_ms    = LEASE_MS,
+                             .ttl_ms      = LOG_TTL_MS};
+    *a                    = (answer){0};
+    assert_true(store_log_open(of(state)->store, &claim, on_answer, a, NULL));
+    return wait_for(of(state), a);
+}
+
+static store_status append(void **state, const char *key, uint64_t fence, uint64_t n_before, span entry, bool is_last)
+{
+    answer          a = {0};
+    store_log_entry e = {.key      = span_of(key),
+                         .fence    = fence,
+                         .n_before = n_before,
+                         .entry    = entry,
+                         .is_last  = is_last,
+                         .lease_ms = LEASE_MS,
+                         .ttl_ms   = LOG_TTL_MS};
+    assert_true(store_log_append(of(state)->store, &e, on_answer, &a, NULL));
+    return wait_for(of(state), &a);
+}
+
+static store_status read_log(void **state, const char *key, uint64_t n_before, answer *a)
+{
+    *a = (answer){0};
+    assert_true(store_log_read(of(state)->store, span_of(key), n_before, on_answer, a, NULL));
+    return wait_for(of(state), a);
+}
+
+static store_status release_log(void **state, const char *key, uint64_t fence, bool forget)
+{
+    answer a = {0};
+    assert_true(store_log_release(of(state)->store, span_of(key), fence, forget, on_answer, &a, NULL));
+    return wait_for(of(state), &a);
+}
+
+static void a_log_is_read_behind_its_writer(void **state)
+{
+    answer a, found;
+    assert_int_equal(read_log(state, "log", 0, &found), STORE_NOT_FOUND);
+    assert_int_equal(open_log(state, "log", "print", &a), STORE_OK);
+    assert_true(a.log.is_granted && !a.log.is_done && a.log.note == -77 && a.log.n_entries == 0);
+    assert_int_equal(append(state, "log", a.log.fence, 0, SPAN("one"), false), STORE_OK);
+    assert_int_equal(append(state, "log", a.log.fence, 1, SPAN("two\0\xff"), false), STORE_OK);
+    assert_int_equal(open_log(state, "log", "print", &found), STORE_OK);
+    assert_true(!found.log.is_granted && found.log.is_held && found.log.n_entries == 2 && found.log.note == -77);
+    assert_int_equal(read_log(state, "log", 0, &found), STORE_OK);
+    assert_int_equal(found.n_entries, 2);
+    assert_string_equal(found.first_entry, "one");
+    assert_string_equal(found.last_entry, "two");
+    assert_int_equal(read_log(state, "log", 2, &found), STORE_OK);
+    assert_true(found.n_entries == 0 && found.log.is_held && !found.log.is_done);
+    assert_int_equal(append(state, "log", a.log.fence, 2, SPAN("three"), true), STORE_OK);
+    assert_int_equal(read_log(state, "log", 2, &found), STORE_OK);
+    assert_string_equal(found.first_entry, "three");
+    assert_true(found.log.is_done && !found.log.is_held && found.log.n_entries == 3);
+    let_pass_ms(of(state), LEASE_MS + 100);
+    assert_int_equal(open_log(state, "log", "print", &found), STORE_OK);
+    assert_true(found.log.is_done && !found.log.is_granted);
+    let_pass_ms(of(state), LOG_TTL_MS + 100);
+    assert_int_equal(read_log(state, "log", 0, &found), STORE_NOT_FOUND);
+}
+
+static void a_log_about_something_else_is_refused(void **state)
+{
+    answer a, other;
+    open_log(state, "log", "print", &a);
+    assert_int_equal(open_log(state, "log", "another", &other), STORE_REFUSED);
+    assert_int_equal(open_log(state, "log2", "another", &other), STORE_OK);
+}
+
+static void a_writer_whose_lease_ran_out_writes_nothing_more_once_another_writes(void **state)
+{
+    answer first, second, found;
+    open_log(state, "log", "print", &first);
+    append(state, "log", first.log.fence, 0, SPAN("one"), false);
+    let_pass_ms(of(state), LEASE_MS + 100);
+    assert_int_equal(append(state, "log", first.log.fence, 1, SPAN(""), false),
+                     STORE_OK); /* late, but nobody else came */
+    let_pass_ms(of(state), LEASE_MS / 2);
+    assert_int_equal(open_log(state, "log", "print", &second), STORE_OK);
+    assert_false(second.log.is_granted);
+    let_pass_ms(of(state), LEASE_MS);
+    assert_int_equal(open_log(state, "log", "print", &second), STORE_OK);
+    assert_true(second.log.is_granted && second.log.n_entries == 1 && second.log.fence > first.log.fence);
+    assert_int_equal(append(state, "log", first.log.fence, 1, SPAN("stale"), false), STORE_REFUSED);
+    assert_int_equal(append(state, "log", first.log.fence, 1, SPAN(""), false), STORE_REFUSED);
+    assert_int_equal(release_log(state, "log", first.log.fence, true), STORE_REFUSED);
+    assert_int_equal(append(state, "log", second.log.fence, 1, SPAN("fresh"), false), STORE_OK);
+    read_log(state, "log", 1, &found);
+    assert_string_equal(found.last_entry, "fresh");
+    assert_int_equal(found.n_entries, 1);
+}
+
+static void a_log_that_was_given_back_is_taken_at_once(void **state)
+{
+    answer first, second, found;
+    open_log(state, "log", "print", &first);
+    append(state, "log", first.log.fence, 0, SPAN("one"), false);
+    assert_int_equal(release_log(state, "log", first.log.fence, false), STORE_OK);
+    open_log(state, "log", "print", &second);
+    assert_true(second.log.is_granted && second.log.n_entries == 1);
+    assert_int_equal(release_log(state, "log", second.log.fence, true), STORE_OK);
+    assert_int_equal(read_log(state, "log", 0, &found), STORE_NOT_FOUND);
+    open_log(state, "log", "another", &first);
+    assert_true(first.log.is_granted && first.log.n_entries == 0 && first.log.fence > second.log.fence);
+}
+
+static void an_entry_is_there_once_however_often_it_is_said(void **state)
+{
+    answer a, found;
+    open_log(state, "log", "print", &a);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(append(state, "log", a.log.fence, 0, SPAN("one"), false), STORE_OK);
+    assert_int_equal(append(state, "log", a.log.fence, 2, SPAN("three"), false), STORE_NOT_FOUND); /* a hole */
+    read_log(state, "log", 0, &found);
+    assert_int_equal(found.n_entries, 1);
+}
+
+static void a_log_is_bounded_and_read_in_parts(void **state)
+{
+    static char big[STORE_LOG_READ_BYTES / 2];
+    answer      a, found;
+    uint64_t    n = 0;
+    memset(big, 'x', sizeof big);
+    open_log(state, "log", "print", &a);
+    while (append(state, "log", a.log.fence, n, (span){big, sizeof big}, false) == STORE_OK)
+        n++;
+    assert_int_equal(n, STORE_LOG_BYTES / sizeof big);
+    read_log(state, "log", 1, &found);
+    assert_true(found.n_entries >= 2 && found.n_entries < n - 1 && found.log.n_entries == n);
+}
+
+static void a_log_without_its_head_or_its_entries_is_lost(void **state)
+{
+    static const char *const keys[] = {"troupe:log:{log}", "troupe:log:{log}:e"};
+    answer                   a, found;
+    if (of(state)->virtual_clock)
+        return; /* there is no way to evict half a log in memory */
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        char text[64];
+        open_log(state, "log", "print", &a);
+        append(state, "log", a.log.fence, 0, SPAN("one"), false);
+        snprintf(text, sizeof text, "DEL %s", keys[i]);
+        redis_server_command(&server, NULL, 0, text);
+        assert_int_equal(read_log(state, "log", 0, &found), STORE_NOT_FOUND);
+        append(state, "log", a.log.fence, 1, SPAN("two"), false);
+        assert_int_equal(read_log(state, "log", 0, &found), STORE_NOT_FOUND);
+        redis_server_command(&server, NULL, 0, "FLUSHALL");
+    }
+}
+
 /* ---------------------------------------------------------------------------------------- calls and callbacks */
 
 static void arguments_over_a_limit_are_refused_without_a_callback(void **state)
@@ -467,6 +627,13 @@ static int run(const char *name, CMFixtureFunction open)
         TEST(another_epoch_worker_or_model_is_another_inventory),
         TEST(publishing_nothing_keeps_the_whole_inventory),
         TEST(a_counter_counts_until_its_time_is_over),
+        TEST(a_log_is_read_behind_its_writer),
+        TEST(a_log_about_something_else_is_refused),
+        TEST(a_writer_whose_lease_ran_out_writes_nothing_more_once_another_writes),
+        TEST(a_log_that_was_given_back_is_taken_at_once),
+        TEST(an_entry_is_there_once_however_often_it_is_said),
+        TEST(a_log_is_bounded_and_read_in_parts),
+        TEST(a_log_without_its_head_or_its_entries_is_lost),
         TEST(arguments_over_a_limit_are_refused_without_a_callback),
         TEST(the_longest_arguments_work),
         TEST(operations_over_the_bound_are_refused_and_the_others_all_answered),

@@ -39,6 +39,8 @@ static void what_cannot_start_is_named(void **state)
         const char *value, *says;
     } cases[] = {
         {"a level of logs", SERVICE_DRAFTER, offsetof(process_options, log_level), "loud", "--log-level loud"},
+        {"a file without a level", SERVICE_DRAFTER, offsetof(process_options, log_level_file), "/dev/null",
+         "--log-level-file /dev/null, line 1: expected debug"},
         {"a listener that listens nowhere", SERVICE_SCHEDULER, offsetof(process_options, bind), ",",
          "--bus-bind: an endpoint is missing"},
         {"a caller that should listen", SERVICE_DRAFTER, offsetof(process_options, bind), "ipc:///tmp/x",
