@@ -253,6 +253,7 @@ static void post_generation(const call *c, openai_api api)
     }
     a->handle = c->http->handle;
     http_attach(g->http, a->handle, a);
+    answer_trace_http(a, c->http);
     if (fill_answer(a, c, &r, &err)) {
         http_answer_expect_silence(a);
         answer_start(a, r.timeout_s);
@@ -302,6 +303,7 @@ static void post_text(const call *c, uint16_t type)
     a->runs[0].type = type;
     a->runs[0].body = body;
     http_attach(g->http, a->handle, a);
+    answer_trace_http(a, c->http);
     answer_start(a, 0);
 }
 

@@ -150,6 +150,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why)
     x->n_plans = 0;
     while (x->running_first) {
         sequence *q = x->running_first;
+        request_trace_event(s, q->request, "executor lost");
         if (q->request->beam)
             request_end_all(s, q->request, FINISH_REASON_CANCELLED,
                             NULL); /* nothing was said yet: its owner asks again */
