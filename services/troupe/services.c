@@ -35,7 +35,7 @@ const option_row process_option_rows[] = {
                 "Seconds that requests in hand may take after SIGTERM."),
     OPTION_STRING(process_options, otlp_endpoint, "--otlp-endpoint", "URL", NULL,
                   "OpenTelemetry collector that takes spans over HTTP: http://host:4318. Without it none are made."),
-    OPTION_DOUBLE(process_options, otlp_sample_ratio, "--otlp-sample-ratio", "P", 1, 0, 1,
+    OPTION_DOUBLE(process_options, otlp_sample_ratio, "--otlp-sample-ratio", "N", 1, 0, 1,
                   "How many of the traces that begin here are recorded; those of clients say so themselves."),
 };
 const size_t n_process_option_rows = COUNT(process_option_rows);

@@ -43,6 +43,7 @@ typedef struct {
     uint32_t      prompt[64], tokens[STAGE_TOKENS], n_tokens, n_cached, n_opens, n_refusals, refused;
     finish_reason finish;
     char          why[ERROR_TEXT_BYTES], field[64];
+    uint8_t       trace[TRACE_CONTEXT_BYTES]; /* sent with it */
 } stage_request;
 
 struct stage {
