@@ -253,12 +253,20 @@ static bool read_endpoint(span_exporter *e, const char *endpoint, error *err)
     return e->path || error_set(err, ERR_NO_MEMORY, "no memory for the exporter of spans");
 }
 
+/* Instead of lines on standard error that nobody can parse. */
+static void on_resolver_says(int is_warning, const char *text)
+{
+    (void)is_warning;
+    log_debug("the resolver of the collector's name", "says=\"%s\"", text);
+}
+
 static bool make_loop(span_exporter *e, error *err)
 {
     e->spans = calloc(BATCH_SPANS, sizeof *e->spans);
     e->body  = malloc(BODY_BYTES);
     e->base  = evthread_use_pthreads() == 0 ? event_base_new() : NULL;
     if (e->spans && e->body && e->base) {
+        evdns_set_log_fn(on_resolver_says);
         e->dns   = evdns_base_new(e->base, EVDNS_BASE_INITIALIZE_NAMESERVERS | EVDNS_BASE_DISABLE_WHEN_INACTIVE);
         e->look  = evtimer_new(e->base, on_look, e);
         e->tried = evtimer_new(e->base, on_tried, e);
