@@ -77,7 +77,9 @@ static void add_finishes(trace_span *t, const answer *a)
  * "troupe.". */
 static void add_generation(trace_span *t, const answer *a, const usage *sum)
 {
-    trace_add_text(t, "gen_ai.operation.name", a->head.api == OPENAI_CHAT ? SPAN("chat") : SPAN("text_completion"));
+    const text_request *body = a->runs[0].type == MSG_TEXT_REQUEST ? a->runs[0].body : &text_request_defaults;
+    bool                chat = body->kind == PROMPT_KIND_CHAT;
+    trace_add_text(t, "gen_ai.operation.name", chat ? SPAN("chat") : SPAN("text_completion"));
     trace_add_text(t, "gen_ai.provider.name", SPAN("troupe"));
     trace_add_text(t, "gen_ai.request.model", model_of(a));
     trace_add_number(t, "gen_ai.usage.input_tokens", sum->prompt_tokens);

@@ -13,7 +13,6 @@ import conftest
 import processes
 import pytest
 from troupe_bus import Client
-from troupe_bus.session import Session
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -229,17 +228,17 @@ def test_a_killed_executor_is_an_event_of_the_request(traced):
     assert [e["name"] for e in decode["events"]] == ["executor lost", "resumed"]
 
 
-def test_a_bus_client_brings_its_trace_in_the_envelope(traced, monkeypatch):
+def test_a_bus_client_brings_its_trace_in_the_envelope(traced):
     cluster, collector = traced
     trace = "5" * 32
-    envelope = {"trace": bytes.fromhex(f"{trace}{PARENT}01")}
-    send = Session.send
-    monkeypatch.setattr(Session, "send", lambda *args, **about: send(*args, **envelope, **about))
     with Client(**cluster.bus_options(), timeout=120) as client:
-        client.complete("Once", max_tokens=4, ignore_eos=True).text()
+        client.complete("Once", max_tokens=4, ignore_eos=True, traceparent=f"00-{trace}-{PARENT}-01").text()
+        with pytest.raises(ValueError, match="traceparent"):
+            client.chat([], traceparent=f"00-{trace}")
     root = collector.wait_for(trace, ["request", *PHASES])["request"]
     assert root["parentSpanId"] == PARENT
     assert attributes(root)["gen_ai.usage.output_tokens"] == 4
+    assert attributes(root)["gen_ai.operation.name"] == "text_completion"
 
 
 def test_a_collector_that_hangs_changes_nothing(collector, start_serve):
