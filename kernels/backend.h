@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_ABI = 2 };
+enum { KERN_BACKEND_ABI = 3 };
 
 typedef struct kern_backend {
     uint32_t    abi; /* KERN_BACKEND_ABI of the header it was built with: another number is refused */
@@ -47,6 +47,11 @@ typedef struct kern_backend {
     void (*gather)(kern_device *device, const kern_gather_args *args);
     void (*softcap)(kern_device *device, const kern_softcap_args *args);
     void (*sample)(kern_device *device, const kern_sample_args *args);
+
+    /* The last two may be NULL where the layout has no name. */
+    kern_weight_layout weight_layout;
+    const void *(*weight_packed)(const kern_weight *weight);
+    kern_weight *(*weight_borrow)(kern_device *device, const kern_matrix *packed, size_t bytes, char *why);
 } kern_backend;
 
 typedef const kern_backend *kern_backend_entry_function(void);

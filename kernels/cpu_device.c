@@ -1,6 +1,5 @@
 #include "kernels/cpu_device.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +10,8 @@
 #include "kernels/sample/sample_cpu.h"
 
 enum {
-    HUGE_PAGE   = 2 << 20,
-    THREADS_MAX = 1024,
-    WORK_ALONE  = 20000, /* float operations that take about as long as handing them out */
+    HUGE_PAGE  = 2 << 20,
+    WORK_ALONE = 20000, /* float operations that take about as long as handing them out */
 };
 
 /* Large memory is mapped: it is zero already, and a page that is never used is never there. A header in front says how
@@ -89,20 +87,13 @@ void cpu_run(cpu_device *device, thread_pool_slice *slice, void *job, uint32_t n
     }
 }
 
-static uint32_t n_cores(void)
-{
-    cpu_set_t set;
-    int       n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : (uint32_t)n;
-}
-
 kern_device *cpu_device_open(const kern_device_options *options, char *why)
 {
-    uint32_t    n_threads = options->n_threads ? options->n_threads : n_cores();
+    uint32_t    n_threads = options->n_threads ? options->n_threads : thread_pool_n_cores();
     cpu_device *device    = calloc(1, sizeof *device);
-    if (n_threads > THREADS_MAX) {
+    if (n_threads > THREAD_POOL_MAX) {
         free(device);
-        snprintf(why, KERN_WHY_BYTES, "%u threads: expected at most %u", n_threads, THREADS_MAX);
+        snprintf(why, KERN_WHY_BYTES, "%u threads: expected at most %u", n_threads, THREAD_POOL_MAX);
         return NULL;
     }
     if (device) {

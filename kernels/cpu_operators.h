@@ -2,6 +2,7 @@
 #include "kernels/attention/attention_lanes.h"
 #include "kernels/cpu_device.h"
 #include "kernels/gemm/gemm_lanes.h"
+#include "kernels/gemm/weight.h"
 #include "kernels/glu/glu_lanes.h"
 #include "kernels/kv/kv_write_lanes.h"
 #include "kernels/ref_device.h"
@@ -19,5 +20,6 @@
         .weight_bytes = cpu_weight_bytes, .kv_cache_new = host_kv_cache_new, .kv_cache_free = host_kv_cache_free,      \
         .embed = host_embed, .rmsnorm = cpu_rmsnorm, .gemm = cpu_gemm, .rope = cpu_rope, .kv_write = cpu_kv_write,     \
         .kv_copy = host_kv_copy, .attention = cpu_attention, .glu = cpu_glu, .gather = host_gather,                    \
-        .softcap = cpu_softcap, .sample = cpu_sample                                                                   \
+        .softcap = cpu_softcap, .sample = cpu_sample, .weight_layout = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION},         \
+        .weight_packed = cpu_weight_packed, .weight_borrow = cpu_weight_borrow                                         \
     }

@@ -208,6 +208,31 @@ size_t kern_weight_bytes(const kern_weight *weight)
     return weight->backend->weight_bytes(weight);
 }
 
+kern_weight_layout kern_device_weight_layout(const kern_device *device)
+{
+    return device->backend->weight_layout;
+}
+
+const void *kern_weight_packed(const kern_weight *weight)
+{
+    return weight->backend->weight_packed(weight);
+}
+
+kern_weight *kern_weight_borrow(kern_device *device, const kern_matrix *packed, size_t bytes, char *why)
+{
+    const kern_backend *backend = device->backend;
+    if (!backend->weight_layout.name || (unsigned)packed->dtype >= KERN_N_DTYPES) {
+        snprintf(why, KERN_WHY_BYTES, "packed weights of number format %d: not on %s", (int)packed->dtype,
+                 backend->name);
+        return NULL;
+    }
+    kern_weight *weight = backend->weight_borrow(device, packed, bytes, why);
+    if (weight) {
+        weight->backend = backend;
+    }
+    return weight;
+}
+
 size_t kern_kv_block_bytes(const kern_kv_shape *shape)
 {
     return (size_t)2 * KERN_KV_BLOCK_TOKENS * shape->n_layers * shape->n_kv_heads * shape->head_dim *

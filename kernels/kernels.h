@@ -131,6 +131,24 @@ kern_weight *kern_weight_new(kern_device *device, const kern_matrix *source, cha
 void         kern_weight_free(kern_device *device, kern_weight **weight);
 size_t       kern_weight_bytes(const kern_weight *weight);
 
+/* Weights of the same shape and dtype in a layout of the same name and version are the same bytes, so they may be kept
+ * in a file and mapped by several processes. */
+typedef struct {
+    const char *name; /* "quads"; NULL: this device's weights are not in the host's memory */
+    uint32_t    version;
+} kern_weight_layout;
+
+enum { KERN_WEIGHT_ALIGNMENT = 64 };
+
+kern_weight_layout kern_device_weight_layout(const kern_device *device);
+
+/* The packed bytes, kern_weight_bytes of them; for devices with a layout. */
+const void *kern_weight_packed(const kern_weight *weight);
+
+/* A weight over `bytes` packed bytes at packed->host_data, which stay the caller's and must outlive it. NULL with a
+ * sentence when the device has no layout, when they are not so many as this shape has, or not aligned. */
+kern_weight *kern_weight_borrow(kern_device *device, const kern_matrix *packed, size_t bytes, char *why);
+
 /* ---- paged KV cache
  * -------------------------------------------------------------------------------------------------- */
 

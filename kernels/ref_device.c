@@ -95,4 +95,7 @@ const kern_backend ref_backend = {
     .gather         = host_gather,
     .softcap        = ref_softcap,
     .sample         = ref_sample,
+    .weight_layout  = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION},
+    .weight_packed  = cpu_weight_packed,
+    .weight_borrow  = cpu_weight_borrow,
 };

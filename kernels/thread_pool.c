@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -144,6 +145,13 @@ void thread_pool_free(thread_pool **pool)
     free((*pool)->workers);
     free(*pool);
     *pool = NULL;
+}
+
+uint32_t thread_pool_n_cores(void)
+{
+    cpu_set_t set;
+    int       n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > THREAD_POOL_MAX ? THREAD_POOL_MAX : (uint32_t)n;
 }
 
 uint32_t thread_pool_n_threads(const thread_pool *pool)

@@ -11,8 +11,13 @@
 
 typedef struct thread_pool thread_pool;
 
+enum { THREAD_POOL_MAX = 1024 };
+
 /* One slice of a job. `worker` is in [0, n_threads): an index of scratch memory that nobody else uses meanwhile. */
 typedef void thread_pool_slice(void *job, uint32_t slice, uint32_t worker);
+
+/* Cores that this process may use, at most THREAD_POOL_MAX: what a caller without a wish takes. */
+uint32_t thread_pool_n_cores(void);
 
 /* NULL when memory or threads run out. n_threads >= 1 counts the caller. */
 thread_pool *thread_pool_new(uint32_t n_threads);

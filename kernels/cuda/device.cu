@@ -250,6 +250,9 @@ static const kern_backend backend = {
     cuda_gather,
     cuda_softcap,
     cuda_sample,
+    {NULL, 0}, /* its packed weights are not in the host's memory */
+    NULL,
+    NULL,
 };
 
 extern "C" __attribute__((visibility("default"))) const kern_backend *kern_backend_entry(void)

@@ -138,33 +138,47 @@ static void pack_slice(void *argument, uint32_t group, uint32_t worker)
     }
 }
 
+static bool is_shape(const kern_matrix *matrix, char *why)
+{
+    if (matrix->n_rows > 0 && kern_dtype_bytes(matrix->dtype, matrix->n_cols) > 0) {
+        return true;
+    }
+    snprintf(why, KERN_WHY_BYTES, "a %s matrix of %u x %u: rows must be a positive multiple of %u columns",
+             kern_dtype_name(matrix->dtype), matrix->n_rows, matrix->n_cols, kern_dtype_block(matrix->dtype));
+    return false;
+}
+
+static cpu_weight without_data(const kern_matrix *matrix)
+{
+    kern_dtype dtype     = matrix->dtype;
+    bool       quantized = kern_dtype_is_quantized(dtype);
+    cpu_weight weight    = {.dtype = dtype, .n_rows = matrix->n_rows, .n_cols = matrix->n_cols};
+    weight.group_bytes   = quantized ? (size_t)weight_super_bytes(dtype) * (matrix->n_cols / kern_dtype_block(dtype))
+                                     : kern_dtype_bytes(dtype, round_up(matrix->n_cols, WEIGHT_GROUP));
+    weight.data_bytes =
+        weight.group_bytes * (quantized ? round_up(matrix->n_rows, WEIGHT_GROUP) / WEIGHT_GROUP : matrix->n_rows);
+    return weight;
+}
+
 /* `cpu` lends its threads; NULL: on the caller's alone. */
 static kern_weight *weight_new(kern_device *device, cpu_device *cpu, const kern_matrix *source, char *why)
 {
-    kern_dtype dtype     = source->dtype;
-    bool       quantized = kern_dtype_is_quantized(dtype);
-    size_t     row_bytes = kern_dtype_bytes(dtype, source->n_cols);
-    if (source->n_rows == 0 || row_bytes == 0) {
-        snprintf(why, KERN_WHY_BYTES, "a %s matrix of %u x %u: rows must be a positive multiple of %u columns",
-                 kern_dtype_name(dtype), source->n_rows, source->n_cols, kern_dtype_block(dtype));
+    if (!is_shape(source, why)) {
         return NULL;
     }
     cpu_weight *weight   = malloc(sizeof *weight);
     uint32_t    n_groups = round_up(source->n_rows, WEIGHT_GROUP) / WEIGHT_GROUP;
     if (weight) {
-        *weight             = (cpu_weight){.dtype = dtype, .n_rows = source->n_rows, .n_cols = source->n_cols};
-        weight->group_bytes = quantized ? (size_t)weight_super_bytes(dtype) * (source->n_cols / kern_dtype_block(dtype))
-                                        : kern_dtype_bytes(dtype, round_up(source->n_cols, WEIGHT_GROUP));
-        weight->data_bytes  = weight->group_bytes * (quantized ? n_groups : source->n_rows);
-        weight->data        = host_alloc(device, weight->data_bytes);
+        *weight      = without_data(source);
+        weight->data = host_alloc(device, weight->data_bytes);
     }
     if (!weight || !weight->data) {
         free(weight);
-        snprintf(why, KERN_WHY_BYTES, "not enough memory for a %s matrix of %u x %u", kern_dtype_name(dtype),
+        snprintf(why, KERN_WHY_BYTES, "not enough memory for a %s matrix of %u x %u", kern_dtype_name(source->dtype),
                  source->n_rows, source->n_cols);
         return NULL;
     }
-    pack_job job = {.weight = weight, .source = source, .row_bytes = row_bytes};
+    pack_job job = {.weight = weight, .source = source, .row_bytes = kern_dtype_bytes(source->dtype, source->n_cols)};
     if (cpu) {
         cpu_run(cpu, pack_slice, &job, n_groups, (uint64_t)source->n_rows * source->n_cols);
     } else {
@@ -187,13 +201,44 @@ kern_weight *ref_weight_new(kern_device *device, const kern_matrix *source, char
 
 void cpu_weight_free(kern_device *device, kern_weight *weight)
 {
-    host_free(device, ((cpu_weight *)weight)->data);
+    if (!((cpu_weight *)weight)->is_borrowed) {
+        host_free(device, ((cpu_weight *)weight)->data);
+    }
     free(weight);
 }
 
 size_t cpu_weight_bytes(const kern_weight *weight)
 {
     return ((const cpu_weight *)weight)->data_bytes;
+}
+
+const void *cpu_weight_packed(const kern_weight *weight)
+{
+    return ((const cpu_weight *)weight)->data;
+}
+
+kern_weight *cpu_weight_borrow(kern_device *device, const kern_matrix *packed, size_t bytes, char *why)
+{
+    (void)device;
+    if (!is_shape(packed, why)) {
+        return NULL;
+    }
+    cpu_weight shape = without_data(packed);
+    if (bytes != shape.data_bytes || (uintptr_t)packed->host_data % KERN_WEIGHT_ALIGNMENT != 0) {
+        snprintf(why, KERN_WHY_BYTES, "a packed %s matrix of %u x %u has %zu bytes, aligned to %d, not %zu",
+                 kern_dtype_name(packed->dtype), packed->n_rows, packed->n_cols, shape.data_bytes,
+                 KERN_WEIGHT_ALIGNMENT, bytes);
+        return NULL;
+    }
+    cpu_weight *weight = malloc(sizeof *weight);
+    if (!weight) {
+        snprintf(why, KERN_WHY_BYTES, "not enough memory for a weight");
+        return NULL;
+    }
+    *weight             = shape;
+    weight->data        = (unsigned char *)packed->host_data;
+    weight->is_borrowed = true;
+    return (kern_weight *)weight;
 }
 
 void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out)

@@ -25,6 +25,11 @@
 #include "kernels/dtype.h"
 #include "kernels/format.h"
 
+/* What this file describes, for those who keep it on disk: another layout has another name, and the version rises with
+ * every change of a byte. */
+#define WEIGHT_LAYOUT "quads"
+enum { WEIGHT_LAYOUT_VERSION = 1 };
+
 enum { WEIGHT_GROUP = 16, WEIGHT_WORD_BYTES = 64 };
 
 typedef struct {
@@ -34,6 +39,7 @@ typedef struct {
     size_t              group_bytes; /* quantised: of 16 rows; float: of one row */
     size_t              data_bytes;
     unsigned char      *data;
+    bool                is_borrowed; /* `data` is somebody else's, and perhaps not to be written */
 } cpu_weight;
 
 /* Offsets inside a packed block. */
@@ -88,6 +94,8 @@ kern_weight *cpu_weight_new(kern_device *device, const kern_matrix *source, char
 kern_weight *ref_weight_new(kern_device *device, const kern_matrix *source, char *why);
 void         cpu_weight_free(kern_device *device, kern_weight *weight);
 size_t       cpu_weight_bytes(const kern_weight *weight);
+const void  *cpu_weight_packed(const kern_weight *weight);
+kern_weight *cpu_weight_borrow(kern_device *device, const kern_matrix *packed, size_t bytes, char *why);
 
 /* Dequantises one row, exactly as kern_dequantize would have before packing. */
 void cpu_weight_row(const cpu_weight *weight, uint32_t row, float *out);

@@ -470,6 +470,11 @@ void gguf_close(gguf **file)
     *file = NULL;
 }
 
+file_identity gguf_identity(const gguf *f)
+{
+    return (file_identity){f->map.size, f->map.modified_ns};
+}
+
 const char *gguf_path(const gguf *file)
 {
     return file->path;

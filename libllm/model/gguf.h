@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/span.h"
 #include "kernels/kernels.h"
+#include "model/mapped_file.h"
 
 typedef struct gguf gguf;
 
@@ -49,7 +50,8 @@ void  gguf_close(gguf **file);
 /* For fuzzing and tests: reads an image that the caller keeps alive. `name` stands in messages. */
 gguf *gguf_open_memory(const void *data, size_t n_bytes, const char *name, error *err);
 
-const char *gguf_path(const gguf *file);
+const char   *gguf_path(const gguf *file);
+file_identity gguf_identity(const gguf *file);
 
 /* Scalars. False when the key is absent (err untouched, *value untouched) or has another type (err set, code
  * ERR_INVALID); integer keys of any width and sign convert when the value fits. */

@@ -3,7 +3,10 @@
 #include "model/model.h"
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "model/model_file.h"
+#include "model/weight_cache_file.h"
+#include "model/weight_maker.h"
 #include "model/weights.h"
 
 #include <assert.h>
@@ -12,11 +15,13 @@
 
 /* What a load in progress carries. */
 typedef struct {
-    model      *m;
-    model_file *file;
-    float      *host_vectors; /* filled here, uploaded once; a vector stands at the same place in m->vectors */
-    size_t      n_vector_floats, n_vector_floats_max;
-    error      *err;
+    model        *m;
+    model_file   *file;
+    weight_maker *maker;
+    bool          only_writes;  /* a cache: weights are not kept */
+    float        *host_vectors; /* filled here, uploaded once; a vector stands at the same place in m->vectors */
+    size_t        n_vector_floats, n_vector_floats_max;
+    error        *err;
 } loading;
 
 /* A tensor whose rows become several weights. */
@@ -29,20 +34,22 @@ static bool load_matrices(loading *l, tensor_role role, uint32_t layer, uint32_t
                           uint32_t n_parts)
 {
     kern_matrix source;
-    uint32_t    n_rows = 0;
+    uint32_t    n_rows        = 0;
+    bool        is_vocabulary = role == TENSOR_EMBEDDING || role == TENSOR_HEAD;
     for (uint32_t i = 0; i < n_parts; i++)
         n_rows += parts[i].n_rows;
     if (!model_file_take(l->file, role, layer, n_rows, n_cols, &source, l->err))
         return false;
     for (uint32_t i = 0; i < n_parts; i++) {
-        char why[KERN_WHY_BYTES] = "";
-        source.n_rows            = parts[i].n_rows;
-        kern_weight *weight      = kern_weight_new(l->m->device, &source, why);
+        source.n_rows       = parts[i].n_rows;
+        kern_weight *weight = weight_maker_make(l->maker, &source, is_vocabulary, l->err);
         if (!weight)
-            return error_set(l->err, ERR_UNSUPPORTED, "%s: tensor %s (%s): %s", model_file_path(l->file),
-                             model_file_name(l->file, role, layer), kern_dtype_name(source.dtype), why);
-        *parts[i].weight = weight;
+            return error_wrap(l->err, "%s: tensor %s (%s)", model_file_path(l->file),
+                              model_file_name(l->file, role, layer), kern_dtype_name(source.dtype));
         l->m->config.weight_bytes += kern_weight_bytes(weight);
+        if (l->only_writes)
+            kern_weight_free(l->m->device, &weight);
+        *parts[i].weight = weight;
         source.host_data = (const char *)source.host_data + source.n_rows * kern_dtype_bytes(source.dtype, n_cols);
     }
     l->m->config.n_parameters += (uint64_t)n_rows * n_cols;
@@ -166,23 +173,7 @@ static uint64_t fingerprint(const loading *l)
     return hash_64((hash_key){model_file_fingerprint(l->file), 0}, &c, sizeof c);
 }
 
-model *model_open(const char *path, kern_device *device, error *err)
-{
-    loading l = {.m = calloc(1, sizeof *l.m), .err = err};
-    if (!l.m) {
-        error_set(err, ERR_NO_MEMORY, "%s: no memory to open it", path);
-        return NULL;
-    }
-    l.m->device = device;
-    l.file      = model_file_open(path, &l.m->config, err);
-    if (l.file)
-        l.m->fingerprint = fingerprint(&l);
-    if (!l.file || !load_all(&l))
-        model_free(&l.m);
-    model_file_close(&l.file);
-    free(l.host_vectors);
-    return l.m;
-}
+/* ---- with a cache of packed weights ---- */
 
 static void free_layer(kern_device *device, model_layer *layer)
 {
@@ -192,20 +183,131 @@ static void free_layer(kern_device *device, model_layer *layer)
             kern_weight_free(device, weights[i]);
 }
 
+/* Undoes load_all, also a part of it. */
+static void unload(model *m)
+{
+    for (uint32_t i = 0; m->layers && i < m->config.n_layers; i++)
+        free_layer(m->device, &m->layers[i]);
+    if (m->head && m->head != m->embedding)
+        kern_weight_free(m->device, &m->head);
+    m->head = NULL;
+    if (m->embedding)
+        kern_weight_free(m->device, &m->embedding);
+    if (m->vectors)
+        kern_free(m->device, m->vectors);
+    m->vectors = NULL;
+    free(m->layers);
+    m->layers              = NULL;
+    m->config.weight_bytes = 0;
+}
+
+static bool load_again(loading *l)
+{
+    unload(l->m);
+    free(l->host_vectors);
+    l->host_vectors    = NULL;
+    l->n_vector_floats = 0;
+    return load_all(l);
+}
+
+static bool load_mapped(loading *l, weight_cache_file *cache)
+{
+    weight_maker_read(l->maker, &cache->cache);
+    bool ok = load_again(l);
+    weight_maker_read(l->maker, NULL);
+    if (ok) {
+        l->m->packed = cache->map;
+        return true;
+    }
+    log_warn("a cache of packed weights is not used", "why=\"%s\"", l->err->text);
+    unload(l->m);
+    weight_cache_file_unmap(cache);
+    return false;
+}
+
+/* Packs every weight into the file and keeps none: mapped then, they are there once. False without a file. */
+static bool write_cache(loading *l, weight_cache_file *cache)
+{
+    weight_maker_write(l->maker, cache->writer);
+    l->only_writes = true;
+    bool ok        = load_again(l);
+    l->only_writes = false;
+    if (weight_maker_could_not_write(l->maker))
+        log_warn("packed weights can't be kept", "why=\"%s\"", l->err->text);
+    weight_maker_write(l->maker, NULL);
+    unload(l->m);
+    return weight_cache_file_end(cache, ok);
+}
+
+static weight_cache_key key_of(const loading *l, const model_options *options)
+{
+    kern_weight_layout layout = kern_device_weight_layout(l->m->device);
+    weight_cache_key   key    = {.layout_version = layout.version,
+                                 .quantization   = options->quantization,
+                                 .fingerprint    = l->m->fingerprint,
+                                 .source         = model_file_identity(l->file)};
+    memcpy(key.layout, layout.name, strnlen(layout.name, sizeof key.layout));
+    return key;
+}
+
+/* False: the weights are to be packed into memory. */
+static bool load_through_cache(loading *l, const model_options *options)
+{
+    enum { ATTEMPTS = 3 }; /* one that finds none, or a bad one; one that waits for another process; one that maps */
+    const uint32_t    n_weights_max = 16 * (l->m->config.n_layers + 1); /* about twice what any architecture has */
+    weight_cache_file cache;
+    error             cache_error, *err = l->err;
+    bool              loaded = false, usable;
+    if (!options->weight_cache || strcmp(options->weight_cache, WEIGHT_CACHE_OFF) == 0 ||
+        !kern_device_weight_layout(l->m->device).name)
+        return false;
+    weight_cache_key key = key_of(l, options);
+    usable               = weight_cache_file_init(&cache, options->weight_cache, model_file_path(l->file), &key);
+    l->err               = &cache_error;
+    for (uint32_t i = 0; i < ATTEMPTS && usable && !loaded; i++) {
+        loaded = weight_cache_file_map(&cache) && load_mapped(l, &cache);
+        if (!loaded) {
+            weight_cache_begin begun = weight_cache_file_begin(&cache, n_weights_max);
+            usable = begun == WEIGHT_CACHE_BY_OTHERS || (begun == WEIGHT_CACHE_BEGUN && write_cache(l, &cache));
+        }
+    }
+    l->err = err;
+    return loaded;
+}
+
+model *model_open_with(const char *path, kern_device *device, const model_options *options, error *err)
+{
+    loading l = {.m = calloc(1, sizeof *l.m), .err = err};
+    if (!l.m) {
+        error_set(err, ERR_NO_MEMORY, "%s: no memory to open it", path);
+        return NULL;
+    }
+    l.m->device = device;
+    l.file      = model_file_open(path, &l.m->config, err);
+    if (l.file) {
+        l.m->fingerprint = quantization_fingerprint(options->quantization, fingerprint(&l));
+        l.maker          = weight_maker_new(device, options, err);
+    }
+    if (!l.maker || (!load_through_cache(&l, options) && !load_again(&l)))
+        model_free(&l.m);
+    weight_maker_free(&l.maker);
+    model_file_close(&l.file);
+    free(l.host_vectors);
+    return l.m;
+}
+
+model *model_open(const char *path, kern_device *device, error *err)
+{
+    return model_open_with(path, device, &(model_options){0}, err);
+}
+
 void model_free(model **m)
 {
     model *old = *m;
     if (!old)
         return;
-    for (uint32_t i = 0; old->layers && i < old->config.n_layers; i++)
-        free_layer(old->device, &old->layers[i]);
-    if (old->head && old->head != old->embedding)
-        kern_weight_free(old->device, &old->head);
-    if (old->embedding)
-        kern_weight_free(old->device, &old->embedding);
-    if (old->vectors)
-        kern_free(old->device, old->vectors);
-    free(old->layers);
+    unload(old);
+    mapped_file_close(&old->packed);
     free(old);
     *m = NULL;
 }

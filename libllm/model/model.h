@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "kernels/kernels.h"
+#include "model/quantization.h"
 #include "model/rope_frequencies.h"
 
 typedef struct model model;
@@ -49,10 +50,18 @@ typedef struct {
     model_layer_config layers[MODEL_LAYERS_MAX]; /* [n_layers] */
 } model_config;
 
+/* How a model is loaded. All zero: as it is, on all cores. */
+typedef struct {
+    model_quantization quantization;
+    uint32_t           n_threads; /* that quantise; 0: one a core */
+    const char *weight_cache;     /* where packed weights are kept: see weight_cache_places; NULL or "off": nowhere */
+} model_options;
+
 /* `path` is a GGUF file or a folder with config.json and *.safetensors. Loads and packs all weights on `device`
  * (borrowed, must outlive the model). Errors name the file, the key or tensor, and what was expected; an unsupported
  * architecture, tensor type or rope kind is refused by name. */
-model *model_open(const char *path, kern_device *device, error *err);
+model *model_open_with(const char *path, kern_device *device, const model_options *options, error *err);
+model *model_open(const char *path, kern_device *device, error *err); /* as it is */
 void   model_free(model **m);
 
 /* Reads the config alone: no weights are touched. */
@@ -61,7 +70,7 @@ bool model_read_config(const char *path, model_config *config, error *err) MUST_
 const model_config *model_get_config(const model *m);
 
 /* Tells models apart: the same for the same weights and config, whatever their file is called, wherever they are loaded
- * and however they are packed there. See fingerprint.h. */
+ * and however they are packed there; another when they were quantised. See fingerprint.h. */
 uint64_t model_fingerprint(const model *m);
 
 /* The KV cache's shape for `n_blocks` blocks of this model. */

@@ -133,6 +133,11 @@ const char *model_file_path(const model_file *file)
     return file->path;
 }
 
+file_identity model_file_identity(const model_file *file)
+{
+    return file->gguf ? gguf_identity(file->gguf) : safetensors_identity(file->safetensors);
+}
+
 /* ---- tensors --------------------------------------------------------------------------------------------------- */
 
 const char *model_file_name(model_file *file, tensor_role role, uint32_t layer)

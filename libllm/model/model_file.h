@@ -2,6 +2,7 @@
 #ifndef TROUPE_MODEL_MODEL_FILE_H
 #define TROUPE_MODEL_MODEL_FILE_H
 
+#include "model/mapped_file.h"
 #include "model/model.h"
 
 typedef enum {
@@ -37,7 +38,8 @@ typedef struct model_file model_file;
 model_file *model_file_open(const char *path, model_config *config, error *err);
 void        model_file_close(model_file **file);
 
-const char *model_file_path(const model_file *file);
+const char   *model_file_path(const model_file *file);
+file_identity model_file_identity(const model_file *file); /* of the files that have its tensors */
 
 /* "blk.3.attn_q.weight" or "model.layers.3.self_attn.q_proj.weight", valid until the next call. `layer` is ignored
  * where there is one a model. */

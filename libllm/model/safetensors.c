@@ -323,6 +323,17 @@ safetensors *safetensors_open_folder(const char *folder, error *err)
 
 /* ---- tensors --------------------------------------------------------------------------------------------------- */
 
+file_identity safetensors_identity(const safetensors *files)
+{
+    file_identity all = {0};
+    for (uint32_t i = 0; i < files->n_shards; i++) {
+        const mapped_file *map = &files->shards[i].map;
+        all.bytes += map->size;
+        all.modified_ns = map->modified_ns > all.modified_ns ? map->modified_ns : all.modified_ns;
+    }
+    return all;
+}
+
 uint64_t safetensors_n_tensors(const safetensors *files)
 {
     return files->n_tensors;

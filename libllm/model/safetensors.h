@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/span.h"
 #include "kernels/kernels.h"
+#include "model/mapped_file.h"
 
 typedef struct safetensors safetensors;
 
@@ -33,6 +34,8 @@ void         safetensors_close(safetensors **files);
 
 /* For fuzzing and tests: reads an image that the caller keeps alive. `name` stands in messages. */
 safetensors *safetensors_open_memory(const void *data, size_t n_bytes, const char *name, error *err);
+
+file_identity safetensors_identity(const safetensors *files);
 
 uint64_t                  safetensors_n_tensors(const safetensors *files);
 const safetensors_tensor *safetensors_tensor_at(const safetensors *files, uint64_t i); /* in order of name */

@@ -2,6 +2,7 @@
 #ifndef TROUPE_MODEL_WEIGHTS_H
 #define TROUPE_MODEL_WEIGHTS_H
 
+#include "model/mapped_file.h"
 #include "model/model.h"
 
 /* Biases and norms are NULL where the model has none. n_q = n_heads * head_dim, n_kv = n_kv_heads * head_dim. */
@@ -25,6 +26,7 @@ struct model {
     const float *output_norm; /* [n_embd] */
     model_layer *layers;      /* [n_layers] */
     float       *vectors;     /* device memory of all norms and biases */
+    mapped_file  packed;      /* what the weights lie in when they come from a cache */
 };
 
 #endif

@@ -53,6 +53,15 @@ const option_row executor_option_rows[] = {
                   "cpu, ref or cuda; by default the best there is."),
     OPTION_STRING(executor_options, variant, "--cpu-variant", "NAME", NULL,
                   "Instruction set of the CPU kernels (portable, avx2, avx512...); by default the best this CPU has."),
+    OPTION_CHOICE(executor_options, quantization, "--quantization", "none|int8|int4", 0,
+                  "Make weights that the file holds as F32, F16 or BF16 smaller while loading: int8 takes 8.5 bits a "
+                  "weight and hardly changes an answer; int4 takes 5 (embedding and head 8.5), costs small models much "
+                  "of their quality, and takes a second of a core for 50 million weights."),
+    OPTION_STRING(
+        executor_options, weight_cache, "--weight-cache", "DIR", "auto",
+        "Where weights are kept as the CPU kernels want them, about as large as the model, to be mapped by later "
+        "starts and shared between executors: a folder; auto is beside the model, else $XDG_CACHE_HOME/troupe or "
+        "~/.cache/troupe; or off."),
     OPTION_UINT(executor_options, n_threads, "--threads", "N", 0, 0, 1024, "Threads that compute; 0: one a core."),
     OPTION_UINT(executor_options, max_model_len, "--max-model-len", "N", 0, 0, 1 << 20,
                 "Positions of one sequence, prompt and output; 0: what the model was trained for."),

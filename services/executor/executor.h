@@ -13,6 +13,8 @@ typedef struct {
     const char *model_name;             /* as clients call it; NULL: from the file */
     const char *backend;                /* cpu, ref, cuda; NULL: the best there is */
     const char *variant;                /* of the cpu backend; NULL: the best there is */
+    uint32_t    quantization;           /* model_quantization; index into none|int8|int4 */
+    const char *weight_cache;           /* auto, off or a folder; NULL: off */
     uint64_t    n_threads;              /* 0: one a core */
     uint64_t    max_model_len;          /* positions of one sequence; 0: what the model was trained for */
     uint64_t    max_num_seqs;           /* sequences at once */

@@ -63,7 +63,10 @@ static bool open_model(engine *e, const executor_options *o, error *err)
     e->device                  = kern_device_open(&device, why);
     if (!e->device)
         return error_set(err, ERR_UNSUPPORTED, "%s", why);
-    e->model = model_open(o->model, e->device, err);
+    model_options load = {.quantization = (model_quantization)o->quantization,
+                          .n_threads    = (uint32_t)o->n_threads,
+                          .weight_cache = o->weight_cache};
+    e->model           = model_open_with(o->model, e->device, &load, err);
     return e->model != NULL;
 }
 

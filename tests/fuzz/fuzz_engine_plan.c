@@ -16,6 +16,7 @@ static engine *new_engine(void)
     if (!option_parse(&group, 1, 0, NULL, NULL, NULL))
         abort();
     o.model                  = TESTS_DIR "/data/models/gqa_tied.gguf";
+    o.weight_cache           = "off"; /* leaves no file beside the test's data */
     o.backend                = "cpu";
     o.n_threads              = 1;
     o.max_num_seqs           = 4;

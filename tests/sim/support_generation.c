@@ -169,6 +169,7 @@ void deployment_init(deployment *d)
     d->scheduler_options.hash_seed             = 7;
     d->scheduler_options.draft_wait_ms         = 1000;
     d->executor_options.model                  = TESTS_DIR "/data/models/gqa_tied.gguf";
+    d->executor_options.weight_cache           = "off"; /* leaves no file beside the test's data */
     d->executor_options.backend                = "cpu";
     d->executor_options.n_threads              = 1;
     d->executor_options.compute_inline         = true;

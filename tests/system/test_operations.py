@@ -69,6 +69,30 @@ def test_sigusr1_prints_what_every_actor_holds_and_disturbs_nobody(serve):
     assert n_chunks > 100, "the answer went on to its end"
 
 
+def test_nothing_that_a_client_said_is_in_a_log(start_serve, tmp_path):
+    (tmp_path / "keys").write_text("key-zanzibar team\n")
+    server = start_serve("--log-level", "debug", "--api-key-file", tmp_path / "keys")
+    headers = {"authorization": "Bearer key-zanzibar"}
+    body = {"model": processes.MODEL_NAME, "max_tokens": 8, "temperature": 0, "stop": ["stopzanzibar"]}
+    asked = [
+        ("/v1/completions", {**body, "prompt": "zanzibar", "echo": True}, 200),
+        ("/v1/chat/completions", {**body, "messages": [{"role": "user", "content": "Repeat: zanzibar"}]}, 200),
+        ("/v1/completions", {**body, "prompt": "zanzibar", "temperature": "zanzibar"}, 400),
+        ("/zanzibar", body, 404),
+    ]
+    texts = []
+    for path, request, status in asked:
+        answer = server.post(path, json=request, headers=headers)
+        assert answer.status_code == status, answer.text
+        texts.append(answer.text)
+    assert "zanzibar" in texts[0], "the answer has it too"
+    assert server.post("/v1/completions", json=body, headers={"authorization": "Bearer zanzibarkey"}).status_code == 401
+    process = server.processes["serve"]
+    process.popen.send_signal(signal.SIGUSR1)
+    processes.wait_until(lambda: "postprocessor: 0 streams" in process.log(), "the dump is there", 30)
+    assert '"debug"' in process.log() and "zanzibar" not in process.log()
+
+
 # ---- Prometheus ------------------------------------------------------------------------------------------------------
 
 

@@ -56,7 +56,8 @@ TEXTS = {
     "TROUPE_TLS_CERT": ("gateway", "/no/cert", {**GATEWAY, "TROUPE_TLS_KEY": "/no/key"}, "/no/cert"),
     "TROUPE_TLS_KEY": ("gateway", "/no/key", GATEWAY, "--tls-cert"),
 }
-FREE = {"TROUPE_ONCE", "TROUPE_SYSTEM", "TROUPE_SERVED_MODEL_NAME"}  # any text is well; others see to them
+# Any text is well; others see to them.
+FREE = {"TROUPE_ONCE", "TROUPE_SYSTEM", "TROUPE_SERVED_MODEL_NAME", "TROUPE_WEIGHT_CACHE"}
 
 
 def test_every_text_is_read_from_its_environment_variable():

@@ -16,6 +16,7 @@ executor_options tiny_options(void)
     if (!option_parse(&group, 1, 0, NULL, NULL, &err))
         fail_msg("%s", err.text);
     o.model                  = TESTS_DIR "/data/models/gqa_tied.gguf";
+    o.weight_cache           = "off"; /* leaves no file beside the test's data */
     o.backend                = "cpu";
     o.n_threads              = 1;
     o.max_model_len          = TINY_POSITIONS;

@@ -126,6 +126,45 @@ static void packed_weights_take_about_the_bytes_of_the_file(void **state)
     kern_device_close(&device);
 }
 
+/* A weight over the packed bytes of another reads as that one does. */
+static void a_weight_borrows_packed_bytes(void **state)
+{
+    (void)state;
+    static const char *const backends[] = {"cpu", "ref"};
+    static unsigned char     data[48 * 512 * 4];
+    static float             rows[2][3 * 512];
+    static const uint32_t    tokens[] = {0, 17, 47};
+    char                     why[KERN_WHY_BYTES];
+    for (size_t i = 0; i < sizeof data; i++) {
+        data[i] = (unsigned char)(i * 37 % 59); /* no NaNs in any format */
+    }
+    for (size_t b = 0; b < 2; b++) {
+        kern_device *device = kern_device_open(&(kern_device_options){.backend = backends[b], .n_threads = 1}, why);
+        assert_true(kern_device_weight_layout(device).name && kern_device_weight_layout(device).version > 0);
+        for (kern_dtype dtype = 0; dtype < KERN_N_DTYPES; dtype++) {
+            kern_weight *owner  = kern_weight_new(device, &(kern_matrix){dtype, 48, 512, data}, why);
+            size_t       bytes  = kern_weight_bytes(owner);
+            kern_matrix  packed = {dtype, 48, 512, kern_weight_packed(owner)};
+            kern_weight *weight = kern_weight_borrow(device, &packed, bytes, why);
+            assert_non_null(weight);
+            assert_int_equal(bytes, kern_weight_bytes(weight));
+            kern_embed(device, &(kern_embed_args){owner, tokens, rows[0], 1, 3});
+            kern_embed(device, &(kern_embed_args){weight, tokens, rows[1], 1, 3});
+            assert_memory_equal(rows[0], rows[1], sizeof rows[0]);
+            kern_weight_free(device, &weight);
+            assert_null(kern_weight_borrow(device, &packed, bytes - 1, why));
+            assert_non_null(strstr(why, "has"));
+            packed.host_data = (const char *)packed.host_data + 32;
+            assert_null(kern_weight_borrow(device, &packed, bytes, why));
+            packed.n_rows = 0;
+            assert_null(kern_weight_borrow(device, &packed, 0, why));
+            kern_weight_free(device, &owner);
+        }
+        assert_null(kern_weight_borrow(device, &(kern_matrix){KERN_N_DTYPES, 1, 32, data}, 32, why));
+        kern_device_close(&device);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -133,6 +172,7 @@ int main(void)
         cmocka_unit_test(opens_the_best_cpu_variant_and_every_other),
         cmocka_unit_test(memory_is_zeroed_and_aligned),
         cmocka_unit_test(refuses_weights_and_caches_it_cannot_hold),
+        cmocka_unit_test(a_weight_borrows_packed_bytes),
         cmocka_unit_test(packed_weights_take_about_the_bytes_of_the_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

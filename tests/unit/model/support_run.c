@@ -16,6 +16,12 @@ runner runner_open(const char *backend, const char *variant, const char *model_p
 runner runner_open_for(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
                        uint32_t n_positions_max)
 {
+    return runner_open_with(backend, variant, model_path, kv_dtype, n_positions_max, &(model_options){0});
+}
+
+runner runner_open_with(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                        uint32_t n_positions_max, const model_options *how)
+{
     runner              r                   = {0};
     error               err                 = {0};
     char                why[KERN_WHY_BYTES] = "";
@@ -27,7 +33,7 @@ runner runner_open_for(const char *backend, const char *variant, const char *mod
                                                .n_positions_max     = n_positions_max};
     if (!(r.device = kern_device_open(&options, why)))
         fail_msg("%s %s: %s", backend, variant ? variant : "", why);
-    if (!(r.m = model_open(model_path, r.device, &err)))
+    if (!(r.m = model_open_with(model_path, r.device, how, &err)))
         fail_msg("%s", err.text);
     kern_kv_shape shape = model_kv_shape(r.m, RUN_BLOCKS_MAX, kv_dtype);
     if (!(r.cache = kern_kv_cache_new(r.device, &shape, why)))

@@ -26,6 +26,10 @@ typedef struct {
 runner runner_open(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype);
 runner runner_open_for(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
                        uint32_t n_positions_max);
+
+/* The same with a model that is loaded in another way. */
+runner runner_open_with(const char *backend, const char *variant, const char *model_path, kern_dtype kv_dtype,
+                        uint32_t n_positions_max, const model_options *how);
 void   runner_close(runner *r);
 
 /* Runs one step; logits of every row in order go to `logits` [sum n_tokens][n_vocab]. */
