@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/random.h"
+#include "trace/trace_context.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -261,10 +262,11 @@ static void say(const answer *a, int status)
     const gateway_metrics *metrics = &a->gateway->metrics;
     int64_t                now     = gateway_now_ns(a->gateway);
     usage                  sum;
-    char                   id[33]       = "";
+    char                   id[33]       = "", trace[TRACE_ID_TEXT];
     uint32_t               last_attempt = 0;
     answer_usage(a, &sum);
     request_id_print(&a->runs[0].id, id);
+    trace_id_print(a->about.trace, trace);
     for (uint32_t i = 0; i < a->n_runs; i++)
         last_attempt = a->runs[i].attempt > last_attempt ? a->runs[i].attempt : last_attempt;
     metric_add(metrics->status[status == 499 ? 4 : status / 100 - 2], 1);
@@ -277,12 +279,13 @@ static void say(const answer *a, int status)
     }
     log_info("request",
              "id=%.*s run=%s what=%s via=%s status=%d finish=%s stream=%d prompt_tokens=%u completion_tokens=%u "
-             "cached_tokens=%u first_ms=%.1f total_ms=%.1f attempts=%u front_rule=%d",
+             "cached_tokens=%u first_ms=%.1f total_ms=%.1f attempts=%u front_rule=%d trace=%s",
              a->head.id.size ? (int)a->head.id.size : 1, a->head.id.size ? a->head.id.data : "-", id,
              a->what ? a->what : "?", a->client ? "bus" : "http", status, finish_reason_name(a->finish), a->stream,
              sum.prompt_tokens, sum.completion_tokens, sum.cached_tokens,
              a->first_ns ? (double)(a->first_ns - a->arrived_ns) / 1e6 : 0.0, (double)(now - a->arrived_ns) / 1e6,
-             last_attempt + 1, a->from_front_rule);
+             last_attempt + 1, a->from_front_rule, trace);
+    answer_trace_end(a, status, &sum, last_attempt + 1);
 }
 
 /* ---- the end ---- */

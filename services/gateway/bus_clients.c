@@ -114,6 +114,7 @@ static answer *take_in(gateway *g, const message *m, const char *what, uint32_t 
     a->about        = *m->envelope;
     a->runs[0].type = m->envelope->type;
     a->runs[0].body = (void *)(uintptr_t)body;
+    answer_trace_bus(a);
     return a;
 }
 

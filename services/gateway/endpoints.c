@@ -182,6 +182,7 @@ static answer *begin_answer(const call *c, const answer_sink *sink, arena *memor
     }
     a->handle = c->http->handle;
     http_attach(c->gateway->http, a->handle, a);
+    answer_trace_http(a, c->http);
     if (c->usage) {
         a->usage = key_usage_hold(c->usage);
         key_usage_enter(a->usage);

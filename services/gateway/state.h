@@ -132,7 +132,8 @@ struct answer {
     actor_timer          silence;           /* until a stream that has no text yet begins all the same */
 
     peer    *client; /* the bus */
-    envelope about;  /* of the client's message */
+    envelope about;  /* of the client's message; its trace in any case, with our span as the parent of what follows */
+    uint8_t  trace_parent[8]; /* the client's span; all zero: none */
 };
 
 /* A round of asking everybody for the runs that are silent. */
@@ -219,6 +220,11 @@ void answer_abandon(answer *a); /* the client left: cancels what runs */
 bool answer_begin_run(answer *a, error *err);  /* the next one that has not begun; the turn's end sends it */
 void answer_saw_tokens(answer *a, uint32_t n); /* first token, time between tokens */
 void answer_usage(const answer *a, usage *sum);
+
+/* answer_trace.c */
+void answer_trace_http(answer *a, const http_request *request); /* takes its traceparent, or draws a trace */
+void answer_trace_bus(answer *a);                               /* the same with the trace in a->about */
+void answer_trace_end(const answer *a, int status, const usage *sum, uint32_t n_attempts);
 
 /* runs.c */
 run *run_find(gateway *g, const request_id *id);

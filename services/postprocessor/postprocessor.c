@@ -6,6 +6,7 @@
 #include "bus/request_list.h"
 #include "postprocessor/delta.h"
 #include "postprocessor/live_filter.h"
+#include "trace/trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -136,8 +137,20 @@ static void on_drain(void *self)
 
 /* ---- ends of streams ---- */
 
+static void trace_stream(const postprocessor *p, const stream *s)
+{
+    if (s->opened_ns == 0 || !trace_wants(s->envelope.trace))
+        return;
+    int64_t    now_ns = clock_now_ns(actor_clock(p->actor));
+    trace_span t      = trace_span_under(s->envelope.trace, "postprocessor", "postprocess", s->opened_ns, now_ns);
+    trace_add_number(&t, "troupe.choices", s->n_choices);
+    trace_add_number(&t, "troupe.attempt", s->envelope.attempt);
+    trace_record(&t);
+}
+
 static void close_stream(postprocessor *p, stream *s)
 {
+    trace_stream(p, s);
     if (s->scheduler)
         actor_grant(p->actor, s->scheduler, 1);
     stream_close(p->streams, s);
@@ -430,10 +443,12 @@ static void on_gen_open(void *self, const message *m)
         refuse_open(p, m, &err, field);
         return;
     }
-    char id[33];
+    char id[33], trace[TRACE_ID_TEXT];
     request_id_print(&m->envelope->request, id);
-    log_debug("opened a stream", "run=%s attempt=%u choices=%u for=%s", id, m->envelope->attempt, s->n_choices,
-              s->reply_to);
+    trace_id_print(m->envelope->trace, trace);
+    s->opened_ns = clock_now_ns(actor_clock(p->actor));
+    log_debug("opened a stream", "run=%s trace=%s attempt=%u choices=%u for=%s", id, trace, m->envelope->attempt,
+              s->n_choices, s->reply_to);
     metric_set(p->metrics.streams, stream_table_n(p->streams));
     resume(p, s, m->body);
 }

@@ -18,6 +18,7 @@ typedef struct stream {
     output_filter *filter; /* held; NULL: none */
     choice        *choices;
     arena         *logprob_memory; /* of held ones; NULL until one comes, and few do */
+    int64_t        opened_ns;      /* monotonic, for its span */
     uint32_t       n_choices, n_open;
     uint32_t       n_prompt_tokens;
     uint32_t       n_prompt_scored; /* prompt tokens whose log probabilities were handed on */

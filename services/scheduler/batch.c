@@ -74,6 +74,7 @@ static void take_closes(builder *b)
 
 static void give_way(builder *b, sequence *victim)
 {
+    request_trace_event(b->s, victim->request, "preempted");
     sequence_preempt(b->s, victim);
     take_closes(b);
 }

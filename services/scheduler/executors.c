@@ -230,6 +230,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why, bool failed
     x->n_plans = 0;
     while (x->running_first) {
         sequence *q = x->running_first;
+        request_trace_event(s, q->request, "executor lost");
         if (failed && suspicion_of_loss(q))
             request_end_all(s, q->request, FINISH_REASON_ERROR,
                             "the request was running when three executors were lost");

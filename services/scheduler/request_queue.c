@@ -355,10 +355,11 @@ static void queue_choices(scheduler *s, request *r)
 
 static void log_admitted(const request *r)
 {
-    char id[33];
+    char id[33], trace[TRACE_ID_TEXT];
     request_id_print(&r->envelope.request, id);
-    log_debug("took a request", "run=%s attempt=%u prompt_tokens=%u choices=%u", id, r->envelope.attempt, r->n_prompt,
-              r->n_choices);
+    trace_id_print(r->envelope.trace, trace);
+    log_debug("took a request", "run=%s trace=%s attempt=%u prompt_tokens=%u choices=%u", id, trace,
+              r->envelope.attempt, r->n_prompt, r->n_choices);
 }
 
 bool request_admit(scheduler *s, const message *m, error *err, span *field)
@@ -383,6 +384,7 @@ bool request_admit(scheduler *s, const message *m, error *err, span *field)
         return false;
     }
     link_request(s, r);
+    request_trace_arrived(s, r);
     log_admitted(r);
     metadata_find_session(s, r);
     queue_choices(s, r);
@@ -518,6 +520,7 @@ void request_settle(scheduler *s, request *r)
         return;
     if (r->tokenizer)
         actor_grant(s->actor, r->tokenizer, 1);
+    request_trace_end(s, r);
     speculate_forget(s, r);
     metric_add(s->metrics.finished, 1);
     unlink_request(s, r);

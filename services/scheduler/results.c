@@ -94,6 +94,8 @@ static void apply_entry(scheduler *s, const planned_entry *e, const step_output 
         end_choice(s, q);
         return;
     }
+    if (n_new > 0 || (q->request->beam && e->samples && output))
+        request_trace_token(s, q->request);
     if (e->scores && output)
         emit_prompt_logprobs(s, q, output);
     if (q->request->beam) {
@@ -178,6 +180,7 @@ static void step_failed(scheduler *s, planned_step *p, span why)
         planned_entry *e = &p->entries[i];
         sequence      *q = e->sequence;
         q->n_in_flight--;
+        request_trace_event(s, q->request, "step failed");
         if (q->state == SEQUENCE_ENDED)
             request_settle(s, q->request);
         else if (q->generation != e->generation)

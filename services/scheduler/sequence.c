@@ -138,6 +138,7 @@ void sequence_start(scheduler *s, sequence *q, executor_link *x)
     q->n_computed = q->n_planned = q->n_blocks * KV_BLOCK_TOKENS;
     if (q->n_tokens == q->n_prompt)
         q->n_cached = q->n_computed;
+    request_trace_started(s, q);
     metric_add(s->metrics.cached_tokens, q->n_computed);
     metric_add(s->metrics.prompt_tokens, q->n_tokens);
 }

@@ -7,6 +7,7 @@
 #include "kv/block_pool.h"
 #include "scheduler/scheduler.h"
 #include "store/store.h"
+#include "trace/trace.h"
 
 enum { PLANS_IN_FLIGHT_MAX = 2, SEQUENCE_FAILURES_MAX = 3, REQUEST_TABLE_SIZE = 4096, EXECUTOR_FAULTS_MAX = 16 };
 
@@ -65,6 +66,13 @@ typedef struct sequence {
     const beam_report *report; /* of its newest token, when the client wants log probabilities of a beam */
 } sequence;
 
+/* When a traced request passed from phase to phase, monotonic; 0: not yet. */
+typedef struct {
+    int64_t     arrived_ns, planned_ns, first_token_ns, last_token_ns;
+    uint32_t    n_events; /* also those beyond the room */
+    trace_event events[TRACE_EVENTS_MAX];
+} request_trace;
+
 struct request {
     request            *next_in_table;
     request            *previous, *next; /* in the list of all */
@@ -90,6 +98,7 @@ struct request {
     sequence           *sequences;
     beam_search        *beam;                              /* NULL unless beam search */
     char                warm_executor[BUS_NAME_BYTES + 1]; /* where its session's blocks may be; \"\" unknown */
+    request_trace       trace;
 };
 
 /* One entry of a plan in flight: whose rows they are. */
@@ -230,6 +239,13 @@ void   metadata_free(scheduler *s);
 store *metadata_store(const scheduler *s); /* for tests to look into */
 void   metadata_find_session(scheduler *s, request *r);
 void   metadata_keep_session(scheduler *s, const sequence *q);
+
+/* request_trace.c: the spans of a request. All of these do nothing when nobody wants them. */
+void request_trace_arrived(const scheduler *s, request *r);
+void request_trace_started(const scheduler *s, const sequence *q); /* its first plan, or the first after a pause */
+void request_trace_token(const scheduler *s, request *r);
+void request_trace_event(const scheduler *s, request *r, const char *name);
+void request_trace_end(const scheduler *s, const request *r);
 
 /* beam.c */
 bool     beam_new(scheduler *s, request *r, error *err, span *field) MUST_CHECK;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "tokenizer/prompt.h"
+#include "trace/trace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,18 @@ static bool is_late(const service *s, const envelope *e)
     return e->deadline_unix_ms > 0 && clock_unix_ms(actor_clock(s->actor)) > e->deadline_unix_ms;
 }
 
+static void trace_prompt(const service *s, const envelope *about, int64_t started_ns, uint32_t n_tokens, bool failed)
+{
+    if (!trace_wants(about->trace))
+        return;
+    int64_t    now_ns = clock_now_ns(actor_clock(s->actor));
+    trace_span t      = trace_span_under(about->trace, "tokenizer", "tokenize", started_ns, now_ns);
+    t.failed          = failed;
+    trace_add_number(&t, "gen_ai.usage.input_tokens", n_tokens);
+    trace_add_number(&t, "troupe.attempt", about->attempt);
+    trace_record(&t);
+}
+
 /* Makes the tokens and hands them on. False with *err set: the request ends here. */
 static bool pass_on(service *s, const message *m, request_field *field, error *err)
 {
@@ -113,17 +126,20 @@ static bool pass_on(service *s, const message *m, request_field *field, error *e
     if (!scheduler)
         return refuse(field, "", err, ERR_OVERLOADED, "the scheduler's queue is full; try again later");
     int64_t started_ns = clock_now_ns(actor_clock(s->actor));
-    if (!prompt_make_request(s->prompts, r, unix_s(s), &body, field, err))
+    bool    made       = prompt_make_request(s->prompts, r, unix_s(s), &body, field, err);
+    trace_prompt(s, m->envelope, started_ns, made ? body.n_prompt : 0, !made);
+    if (!made)
         return false;
     if (body.reply_to.size == 0)
         body.reply_to = span_of(m->from->name);
     metric_observe(s->seconds, (double)(clock_now_ns(actor_clock(s->actor)) - started_ns) / (double)NS_PER_S);
     if (!actor_send(s->actor, scheduler, MSG_GEN_REQUEST, &body, m->envelope, err))
         return refuse(field, "", err, err->code, "%s", err->text);
-    char id[33];
+    char id[33], trace[TRACE_ID_TEXT];
     request_id_print(&m->envelope->request, id);
-    log_debug("passed a request on", "run=%s attempt=%u prompt_tokens=%u to=%s", id, m->envelope->attempt,
-              body.n_prompt, scheduler->name);
+    trace_id_print(m->envelope->trace, trace);
+    log_debug("passed a request on", "run=%s trace=%s attempt=%u prompt_tokens=%u to=%s", id, trace,
+              m->envelope->attempt, body.n_prompt, scheduler->name);
     metric_add(s->requests, 1);
     metric_add(s->tokens, body.n_prompt);
     remember(s, m, scheduler);

@@ -5,6 +5,7 @@
 #include "troupe/admin.h"
 #include "troupe/endpoints.h"
 #include "troupe/resolver.h"
+#include "troupe/span_exporter.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,6 +27,7 @@ struct process {
     char                   endpoints[ACTORS_MAX][3][ENDPOINTS_BYTES]; /* flags, cut at their commas */
     admin                 *admin;
     resolver              *resolver;
+    span_exporter         *exporter;
     atomic_bool            quit, drained;
     pthread_t              drainer;
 };
@@ -220,6 +222,11 @@ process *process_new(const process_options *options, const all_options *all, int
     raise_file_limit();
     signal(SIGPIPE, SIG_IGN);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (options->otlp_endpoint) {
+        p->exporter = span_exporter_new(options->otlp_endpoint, options->otlp_sample_ratio, err);
+        if (!p->exporter)
+            goto failed;
+    }
     bus_options security = {
         .secret_key_file = options->secret_key_file,
         .peers_file      = options->peers_file,
@@ -315,6 +322,7 @@ void process_free(process **process_to_free)
         actor_join(p->actors[--p->n_actors]);
         actor_free(&p->actors[p->n_actors]);
     }
+    span_exporter_free(&p->exporter);
     bus_free(&p->bus);
     free(p);
     *process_to_free = NULL;

@@ -35,6 +35,10 @@ const option_row process_option_rows[] = {
                 "HTTP port for /health and /metrics of this process; 0: none."),
     OPTION_UINT(process_options, drain_timeout_s, "--drain-timeout", "S", 30, 0, 3600,
                 "Seconds that requests in hand may take after SIGTERM."),
+    OPTION_STRING(process_options, otlp_endpoint, "--otlp-endpoint", "URL", NULL,
+                  "OpenTelemetry collector that takes spans over HTTP: http://host:4318. Without it none are made."),
+    OPTION_DOUBLE(process_options, otlp_sample_ratio, "--otlp-sample-ratio", "N", 1, 0, 1,
+                  "How many of the traces that begin here are recorded; those of clients say so themselves."),
 };
 const size_t n_process_option_rows = COUNT(process_option_rows);
 

@@ -59,6 +59,8 @@ typedef struct {
     const char *admin_host;
     uint64_t    admin_port;
     uint64_t    drain_timeout_s;
+    const char *otlp_endpoint; /* NULL: spans go nowhere */
+    double      otlp_sample_ratio;
 } process_options;
 
 extern const option_row process_option_rows[]; /* of every command that runs services */

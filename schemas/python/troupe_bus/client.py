@@ -15,6 +15,7 @@ import time
 import zmq
 
 from . import codec, keys
+from .envelope import NO_TRACE, trace_of
 from .errors import BusError, code_name
 from .session import Session, SessionOver
 
@@ -28,8 +29,8 @@ FINISHED = "_finished"
 class Call:
     """One request on its way, and what came back for it."""
 
-    def __init__(self, client, name, body, timeout):
-        self.client, self.name, self.body = client, name, body
+    def __init__(self, client, name, body, timeout, trace=NO_TRACE):
+        self.client, self.name, self.body, self.trace = client, name, body, trace
         self.id = secrets.token_bytes(16)
         self.give_up = time.monotonic() + timeout
         self.deadline_unix_ms = int((time.time() + timeout) * 1000)
@@ -146,16 +147,17 @@ class Client:
 
     # ---- requests ----
 
-    def chat(self, messages, *, timeout=None, **fields):
+    def chat(self, messages, *, timeout=None, traceparent=None, **fields):
         """Continues a conversation: a list of {"role": ..., "content": ...}. `fields` are those of text.request,
-        sampling_params and output_params (schemas/REFERENCE.md): max_tokens, temperature, seed, stop, n, ..."""
-        return self._generate({"kind": "chat", "messages": list(messages)}, timeout, fields)
+        sampling_params and output_params (schemas/REFERENCE.md): max_tokens, temperature, seed, stop, n, ...
+        `traceparent` is W3C's, of the span that asks: the server's spans come under it."""
+        return self._generate({"kind": "chat", "messages": list(messages)}, timeout, traceparent, fields)
 
-    def complete(self, prompt, *, timeout=None, **fields):
-        """Continues a text, or a list of token ids. `fields` as for chat."""
+    def complete(self, prompt, *, timeout=None, traceparent=None, **fields):
+        """Continues a text, or a list of token ids. The rest as for chat."""
         kind = "text" if isinstance(prompt, str) else "tokens"
         body = {"kind": kind, "prompt": prompt} if kind == "text" else {"kind": kind, "prompt_tokens": list(prompt)}
-        return self._generate(body, timeout, fields)
+        return self._generate(body, timeout, traceparent, fields)
 
     def encode(self, text, *, special_tokens=False, timeout=None):
         """The token ids of a text, or of a conversation as chat would render it."""
@@ -166,7 +168,8 @@ class Client:
         """The text of token ids."""
         return self._ask("text.decode", {"tokens": list(tokens)}, timeout)["text"]
 
-    def _generate(self, body, timeout, fields):
+    def _generate(self, body, timeout, traceparent, fields):
+        trace = trace_of(traceparent) if traceparent else NO_TRACE
         for name, value in fields.items():
             if name in ("kind", "messages", "prompt", "prompt_tokens", "reply_to", "resume"):
                 raise TypeError(f"{name} cannot be given")
@@ -179,16 +182,16 @@ class Client:
                 body.setdefault("output", {})[name] = value
             else:
                 raise TypeError(f"text.request has no field {name}")
-        return Answer(self._start("text.request", body, timeout), body.get("n", 1))
+        return Answer(self._start("text.request", body, timeout, trace), body.get("n", 1))
 
     def _ask(self, name, body, timeout):
         return self._start(name, body, timeout).wait()[1]
 
-    def _start(self, name, body, timeout):
+    def _start(self, name, body, timeout, trace=NO_TRACE):
         if self._closed:
             raise BusError("gone", "this client is closed")
         codec.encode(name, body)  # a request that breaks the schema is refused here, before it waits for anything
-        call = Call(self, name, body, timeout or self.timeout)
+        call = Call(self, name, body, timeout or self.timeout, trace)
         self._post("send", call)
         return call
 
@@ -287,7 +290,8 @@ class Client:
         while self._waiting and (session.credits > 0 or self._waiting[0].name not in codec.COSTS_CREDIT):
             call = self._waiting.popleft()
             try:
-                session.send(call.name, call.body, request=call.id, deadline_unix_ms=call.deadline_unix_ms)
+                about = {"request": call.id, "deadline_unix_ms": call.deadline_unix_ms, "trace": call.trace}
+                session.send(call.name, call.body, **about)
                 self._pending[call.id] = call
             except BusError as fault:
                 call.events.put(("error", fault))

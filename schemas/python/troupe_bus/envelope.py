@@ -1,5 +1,6 @@
 """The first frame of every message: a msgpack array of ten values in fixed order; see libllm/bus/envelope.h."""
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ MAGIC = 0x7401  # 't' and the version of this layout
 BYTES_MAX = 256
 PROTOCOL = 1
 NO_REQUEST = bytes(16)
+NO_TRACE = bytes(25)
 INTEGERS = {
     "type": 16,
     "protocol": 16,
@@ -31,7 +33,7 @@ class Envelope:
     epoch: int = 0  # of the sender's lease
     sequence: int = 0  # rises by one with each message of a session
     deadline_unix_ms: int = 0  # 0: none
-    trace: bytes = bytes(25)  # W3C trace context: trace id, span id, flags
+    trace: bytes = NO_TRACE  # W3C trace context: trace id, span id, flags
 
     def encode(self):
         """Every integer in its widest form, so that an envelope has one size: 96 bytes."""
@@ -40,6 +42,14 @@ class Envelope:
         heads = (0xCE, 0xCF, 0xCF, 0xCF, 0xD3)
         numbers = struct.pack(">BIBQBQBQBq", *(value for pair in zip(heads, tail) for value in pair))
         return head + b"\xc4\x10" + self.request + numbers + b"\xc4\x19" + self.trace
+
+
+def trace_of(traceparent):
+    """The trace of an envelope for a traceparent of W3C Trace Context, version 00."""
+    found = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})", traceparent)
+    if not found:
+        raise ValueError(f"traceparent {traceparent!r}: expected 00-TRACE-SPAN-FLAGS in hexadecimal")
+    return bytes.fromhex("".join(found.groups()))
 
 
 def take(reader, name):

@@ -323,6 +323,7 @@ void stage_send(stage *t, stage_request *q, uint32_t attempt)
     error    err     = {0};
     q->body.reply_to = span_of(actor_name(t->gateway));
     memcpy(e.request.bytes, &index, sizeof index);
+    memcpy(e.trace, q->trace, sizeof e.trace);
     q->attempt = attempt > q->attempt ? attempt : q->attempt;
     if (!to || !actor_send(t->tokenizer, to, MSG_GEN_REQUEST, &q->body, &e, &err))
         fail_msg("not sent: %s", err.text);

@@ -48,6 +48,7 @@ typedef struct {
     uint32_t      n_answers; /* with pooled numbers */
     finish_reason finish;
     char          why[ERROR_TEXT_BYTES], field[64];
+    uint8_t       trace[TRACE_CONTEXT_BYTES]; /* sent with it */
 } stage_request;
 
 struct stage {

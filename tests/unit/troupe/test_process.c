@@ -50,6 +50,8 @@ static void what_cannot_start_is_named(void **state)
         {"tcp without keys", SERVICE_SCHEDULER, offsetof(process_options, bind), "tcp://127.0.0.1:1", "--bus-insecure"},
         {"a key that is not there", SERVICE_DRAFTER, offsetof(process_options, secret_key_file), "/no/such/key",
          "/no/such/key"},
+        {"a collector that is no address", SERVICE_DRAFTER, offsetof(process_options, otlp_endpoint), "localhost:4318",
+         "--otlp-endpoint localhost:4318"},
         {"a service without its model", SERVICE_EXECUTOR, offsetof(process_options, schedulers), "ipc:///tmp/none",
          "executor: --model is missing"},
     };
