@@ -40,7 +40,7 @@ def start_filter(cluster):
 
 def start_example(cluster, role, script, *flags):
     keys = ("--key-file", cluster.folder / f"{role}.key", "--server-key-file", cluster.folder / "gateway.key.pub")
-    command = [sys.executable, EXAMPLES / script, "--scheduler", cluster.scheduler_endpoint, *flags, *keys]
+    command = [sys.executable, EXAMPLES / script, "--scheduler", cluster.endpoints["scheduler"], *flags, *keys]
     cluster.start(role, command, env={**os.environ, "PYTHONPATH": str(ROOT / "schemas/python")})
 
 

@@ -18,32 +18,23 @@ STORY = "Once upon a time, in a small village by the sea,"
 class Gateways(processes.Cluster):
     """A cluster with two gateways in front of it, which share Redis."""
 
+    def __init__(self, folder, transport):
+        super().__init__(folder, transport, counts={"gateway": 2})
+        self.flags["gateway"] = ["--store-url", f"redis://127.0.0.1:{self.redis_port}/0"]
+        self.urls = {}
+
     def start_all(self):
         self.start_redis()
-        store = ["--store-url", f"redis://127.0.0.1:{self.redis_port}/0"]
-        second = f"ipc://{self.folder}/second.sock"
-        self.start_service("scheduler")
-        first = self.gateway_endpoint
-        self.gateways = {}
-        for name, endpoint in (("gateway", first), ("second", second)):
-            flags = ["--bus-bind", endpoint, "--scheduler", self.scheduler_endpoint, "--port", 0, *store]
-            flags += ["--served-model-name", processes.MODEL_NAME]
-            self.gateways[name] = (flags, None)
-            self.start_gateway(name)
-        self.gateway_endpoint = f"{first},{second}"
-        for name in processes.CALLERS:
-            self.start_service(name)
-        for name in self.gateways:
+        for service in ("scheduler", "gateway", *processes.CALLERS):
+            for name in self.names(service):
+                self.start_service(name)
+        for name in self.names("gateway"):
             self.wait_gateway(name)
         return self
 
-    def start_gateway(self, name):
-        flags = self.gateways[name][0]
-        self.start(name, [processes.TROUPE, "gateway", *flags])
-
     def wait_gateway(self, name):
         self.wait_ready(self.processes[name])
-        self.gateways[name] = (self.gateways[name][0], self.url)
+        self.urls[name] = self.url
 
     def ask(self, name, key, event=None, **options):
         """A streamed response: its client is the caller's, to be closed or not."""
@@ -51,7 +42,7 @@ class Gateways(processes.Cluster):
         headers = {"Idempotency-Key": key, **({"Last-Event-ID": event} if event else {})}
         body = {"model": processes.MODEL_NAME, "prompt": STORY, **options}
         client = httpx.Client(trust_env=False, timeout=60)
-        return client.stream("POST", f"{self.gateways[name][1]}/v1/completions", headers=headers, json=body)
+        return client.stream("POST", f"{self.urls[name]}/v1/completions", headers=headers, json=body)
 
     def whole(self, name, key, event=None, **options):
         with self.ask(name, key, event, **options) as response:
@@ -103,12 +94,12 @@ def test_a_killed_gateways_stream_goes_on_at_another(cluster, choices):
         begun = read_some(response.iter_text(), 12)
         cluster.processes["gateway"].kill()
     first, last = events_of(begun)
-    rest = cluster.whole("second", key, last, stream=True, n=choices, logprobs=1)
-    whole = cluster.whole("second", key, stream=True, n=choices, logprobs=1)
+    rest = cluster.whole("gateway-2", key, last, stream=True, n=choices, logprobs=1)
+    whole = cluster.whole("gateway-2", key, stream=True, n=choices, logprobs=1)
     assert first + events_of(rest)[0] == events_of(whole)[0]
-    assert "goes on with a reply" in cluster.processes["second"].log()
+    assert "goes on with a reply" in cluster.processes["gateway-2"].log()
     assert whole.endswith("data: [DONE]\n\n") and whole.count("data: ") > 20 * choices
-    cluster.start_gateway("gateway")
+    cluster.start_service("gateway")
     cluster.wait_gateway("gateway")
     assert cluster.whole("gateway", key, stream=True, n=choices, logprobs=1) == whole
 
@@ -117,8 +108,8 @@ def test_the_tokens_are_those_of_an_undisturbed_response(cluster):
     """With a seed of the client's, under another key, and without any."""
     with cluster.ask("gateway", "cut", stream=True, seed=5) as response:
         begun = read_some(response.iter_text(), 10)
-    rest = cluster.whole("second", "cut", events_of(begun)[1], stream=True, seed=5)
-    calm = cluster.whole("second", "calm", stream=True, seed=5)
+    rest = cluster.whole("gateway-2", "cut", events_of(begun)[1], stream=True, seed=5)
+    calm = cluster.whole("gateway-2", "calm", stream=True, seed=5)
     plain = cluster.client().completions.create(
         model=processes.MODEL_NAME, prompt=STORY, temperature=1, max_tokens=60, seed=5, extra_body={"ignore_eos": True}
     )
@@ -136,7 +127,7 @@ def test_a_killed_gateways_whole_answer_comes_from_another(cluster):
 
     waiting = threading.Thread(target=ask)
     waiting.start()
-    url = cluster.gateways["gateway"][1]
+    url = cluster.urls["gateway"]
 
     def in_hand():
         return "troupe_num_requests_in_hand 1" in cluster.http.get(f"{url}/metrics").text
@@ -145,8 +136,8 @@ def test_a_killed_gateways_whole_answer_comes_from_another(cluster):
     cluster.processes["gateway"].kill()
     waiting.join()
     assert answers == [None]
-    answer = cluster.whole("second", "collected", max_tokens=120)
-    cluster.start_gateway("gateway")
+    answer = cluster.whole("gateway-2", "collected", max_tokens=120)
+    cluster.start_service("gateway")
     cluster.wait_gateway("gateway")
     assert cluster.whole("gateway", "collected", max_tokens=120) == answer
     assert '"completion_tokens":120' in answer
@@ -158,7 +149,7 @@ def test_a_gateway_that_was_frozen_writes_nothing_when_it_comes_back(cluster):
         pieces = response.iter_text()
         begun = read_some(pieces, 12)
         cluster.processes["gateway"].popen.send_signal(signal.SIGSTOP)
-        rest = cluster.whole("second", "frozen", events_of(begun)[1], **options)
+        rest = cluster.whole("gateway-2", "frozen", events_of(begun)[1], **options)
         cluster.processes["gateway"].popen.send_signal(signal.SIGCONT)
         late = begun
         try:
@@ -166,7 +157,7 @@ def test_a_gateway_that_was_frozen_writes_nothing_when_it_comes_back(cluster):
                 late += piece
         except httpx.TransportError:  # told to ask again: its stream ends without [DONE]
             pass
-    whole = cluster.whole("second", "frozen", **options)
+    whole = cluster.whole("gateway-2", "frozen", **options)
     assert events_of(begun)[0] + events_of(rest)[0] == events_of(whole)[0]
     told = [event for event in events_of(late)[0].split("\n\n") if event.startswith("id: ")]
     assert whole.startswith("\n\n".join(told)), "what it still said is what had been logged"
@@ -183,7 +174,7 @@ def test_without_redis_a_response_goes_on(cluster):
         cluster.processes.pop("redis").kill()
         text += "".join(pieces)
     assert text.endswith("data: [DONE]\n\n")
-    with cluster.ask("second", "outage", **options) as response:
+    with cluster.ask("gateway-2", "outage", **options) as response:
         assert response.headers["X-Troupe-Resumable"] == "no"
         assert text_of(response.read().decode()) == text_of(text), "the seed is the key's"
     cluster.start_redis()

@@ -26,8 +26,8 @@ class Load:
 
     def ask(self, seed):
         body = {"model": processes.MODEL_NAME, "prompt": STORY, "seed": seed, "max_tokens": 24, "ignore_eos": True}
-        for name, _ in zip(itertools.cycle(self.cluster.gateways), range(TRIES)):
-            url = self.cluster.gateways[name][1]
+        for name, _ in zip(itertools.cycle(self.cluster.urls), range(TRIES)):
+            url = self.cluster.urls[name]
             try:
                 with httpx.Client(trust_env=False, timeout=60) as client:
                     if client.get(f"{url}/ready").status_code != 200:
@@ -97,13 +97,13 @@ def test_the_scheduler_is_replaced(cluster, load):  # noqa: F811
     assert not load.faults
 
 
-@pytest.mark.parametrize("name", ["gateway", "second"])
+@pytest.mark.parametrize("name", ["gateway", "gateway-2"])
 def test_a_gateway_is_replaced(cluster, load, name):  # noqa: F811
     cluster.processes.pop(name).stop()
-    cluster.start_gateway(name)
+    cluster.start_service(name)
     gateway = cluster.processes[name]
     url = f"http://127.0.0.1:{processes.wait_until(lambda: port_of(gateway), 'it listens')}"
-    cluster.gateways[name] = (cluster.gateways[name][0], url)
+    cluster.urls[name] = url
     processes.wait_until(lambda: cluster.http.get(f"{url}/ready").status_code == 200, "it is ready")
     load.wait_for_more()
     assert not load.faults
