@@ -17,6 +17,7 @@ enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100 };
 struct process {
     const process_options *options;
     bus                   *bus;
+    recorder              *recorder;           /* NULL: nothing is recorded */
     actor                 *actors[ACTORS_MAX]; /* in the order of starting; drained in the order of drain_order */
     uint32_t               n_actors;
     char                   endpoints[ACTORS_MAX][3][ENDPOINTS_BYTES]; /* flags, cut at their commas */
@@ -84,7 +85,7 @@ static bool start_actor(process *p, const actor_class *class, const void *option
 static bool add_service(process *p, service_id id, const all_options *all, bool alone, error *err)
 {
     const service *what    = &services[id];
-    actor_options  options = {.bus = p->bus, .credits = what->credits};
+    actor_options  options = {.bus = p->bus, .credits = what->credits, .recorder = p->recorder};
     if (!endpoints_of(p, what, alone, &options, err))
         return false;
     if (!start_actor(p, what->class, (const char *)all + what->offset, &options, err))
@@ -121,6 +122,17 @@ static bool add_services(process *p, const all_options *all, int only, error *er
     pthread_cancel(watcher);
     pthread_join(watcher, NULL);
     return ok;
+}
+
+static bool start_recorder(process *p, int only, error *err)
+{
+    recorder_options options = {.folder    = p->options->record,
+                                .service   = only < 0 ? "serve" : services[only].name,
+                                .bytes_max = p->options->record_bytes};
+    if (!options.folder)
+        return true;
+    p->recorder = recorder_new(&options, err);
+    return p->recorder != NULL;
 }
 
 static void stop_all(process *p)
@@ -167,7 +179,7 @@ process *process_new(const process_options *options, const all_options *all, int
         .insecure        = options->insecure,
     };
     p->bus = bus_new(&security, err);
-    if (!p->bus || !add_services(p, all, only, err))
+    if (!p->bus || !start_recorder(p, only, err) || !add_services(p, all, only, err))
         goto failed;
     if (options->admin_port > 0) {
         p->admin = admin_new(options->admin_host, (uint16_t)options->admin_port, err);
@@ -256,6 +268,7 @@ void process_free(process **process_to_free)
         actor_free(&p->actors[p->n_actors]);
     }
     bus_free(&p->bus);
+    recorder_free(&p->recorder);
     free(p);
     *process_to_free = NULL;
 }
