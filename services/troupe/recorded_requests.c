@@ -81,6 +81,7 @@ static bool on_tokens(recorded_requests *all, recorded_request *r, const gen_tok
 {
     if (m->choice >= RECORDED_CHOICES_MAX)
         return true;
+    r->has_gen_tokens = true;
     if (m->finish != FINISH_REASON_NONE) {
         r->finish[m->choice] = (uint8_t)m->finish;
         r->whole[m->choice]  = ends_by_tokens(m->finish);
@@ -233,7 +234,7 @@ static bool sort_by_time(recorded_requests *all, error *err)
         return error_set(err, ERR_NO_MEMORY, "no memory for %u requests", all->n);
     for (uint32_t i = 0; i < BUCKETS; i++)
         for (recorded_request *r = all->buckets[i]; r; r = r->next_of_bucket) {
-            if (!r->tokens) {
+            if (!r->has_gen_tokens) {
                 r->tokens = r->delta_tokens;
                 memcpy(r->whole, r->delta_whole, sizeof r->whole);
             }

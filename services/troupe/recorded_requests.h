@@ -33,6 +33,7 @@ typedef struct recorded_request {
 
     /* While the files are read. */
     recorded_tokens         *delta_tokens;
+    bool                     has_gen_tokens;
     bool                     delta_whole[RECORDED_CHOICES_MAX];
     struct recorded_request *next_of_bucket;
 } recorded_request;
