@@ -206,9 +206,11 @@ static int run_replay(int argc, char **argv)
         n_names++;
     if (option_wants_help(argc, argv)) {
         print_help("replay",
-                   "DIR lists the requests that --record wrote there; DIR REQUEST --model FILE runs one again "
-                   "(REQUEST: the first digits of its id)\nand says the first token that differs. Exit "
-                   "status: 0 the same, 1 it differs, 2 it can't be run.",
+                   "What --record wrote, and whether a request gives the same tokens again.\n\n"
+                   "  troupe replay DIR                         lists the requests\n"
+                   "  troupe replay DIR REQUEST --model FILE    runs one (the first digits of its id) again, and says\n"
+                   "                                            the first token that differs\n\n"
+                   "Exit status: 0 the same, 1 it differs, 2 it can't be run.",
                    groups, COUNT(groups));
         return 0;
     }
