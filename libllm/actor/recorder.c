@@ -96,8 +96,8 @@ static void pin_if_ready(recorder *r, const uint8_t *sealed, size_t bytes)
     record   parsed;
     envelope e;
     span     rest = {(const char *)sealed, bytes};
-    if (recording_next(&rest, &parsed) != RECORDING_RECORD || !envelope_decode(parsed.envelope, &e, NULL) ||
-        e.type != MSG_EXECUTOR_READY)
+    if (bytes > RECORD_PIN_BYTES || recording_next(&rest, &parsed) != RECORDING_RECORD ||
+        !envelope_decode(parsed.envelope, &e, NULL) || e.type != MSG_EXECUTOR_READY)
         return;
     uint32_t pin = 0;
     while (pin < r->n_pins && r->pins[pin] != e.incarnation)
