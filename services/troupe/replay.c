@@ -170,9 +170,10 @@ static bool has_something(const recorded_request *r)
     return any;
 }
 
-static int report(const recorded_request *r, const replayed *now, const tokenizer *t, FILE *out)
+static int report(const recorded_request *r, const replayed *now, const char *model, FILE *out)
 {
-    uint32_t n_compared = 0, n_differ = 0;
+    tokenizer *t          = NULL; /* for the text of what differs; ids alone where the model has none */
+    uint32_t   n_compared = 0, n_differ = 0;
     if (r->fingerprint && r->fingerprint != now->fingerprint)
         fprintf(stderr, "troupe: replay: another model: %016llx was recorded, this is %016llx\n",
                 (unsigned long long)r->fingerprint, (unsigned long long)now->fingerprint);
@@ -180,11 +181,13 @@ static int report(const recorded_request *r, const replayed *now, const tokenize
         token_difference d;
         uint32_t         n;
         if (!replay_compare(r, i, &now->choices[i], &n, &d)) {
+            t = t ? t : tokenizer_open(model, NULL);
             print_difference(t, i, &d, out);
             n_differ++;
         }
         n_compared += n;
     }
+    tokenizer_free(&t);
     if (n_differ > 0)
         return REPLAY_DIFFERS;
     fprintf(out, "same: %u tokens", n_compared);
@@ -213,7 +216,7 @@ static int run_and_report(const all_options *options, const recorded_request *r,
     arena *tokens = arena_new(request.n * (((uint64_t)request.max_tokens + 1) * sizeof(uint32_t) + 64), &err);
     int    status = REPLAY_CANNOT;
     if (tokens && replay_run(&options->scheduler, &options->executor, &about, &request, tokens, &now, &err))
-        status = report(r, &now, prompt_tokenizer(prompts), out);
+        status = report(r, &now, options->executor.model, out);
     else
         cannot(&err);
     arena_free(&tokens);
@@ -227,7 +230,7 @@ int replay_request(const all_options *options, const char *folder, const char *d
     arena                  *memory  = NULL;
     recorded_requests      *all     = recorded_requests_read(folder, stderr, &err);
     const recorded_request *r       = all ? recorded_requests_find(all, digits, &err) : NULL;
-    int                     status  = REPLAY_CANNOT;
+    bool                    can     = false;
     if (r && r->gen.size == 0 && r->text.size == 0)
         error_set(&err, ERR_NOT_FOUND, "%s: what was asked is not in the recording any more", digits);
     else if (r && !has_something(r))
@@ -235,10 +238,9 @@ int replay_request(const all_options *options, const char *folder, const char *d
                   "%s: none of its tokens are in the recording: record the scheduler, the postprocessor or the gateway",
                   digits);
     else if (r && (memory = arena_new(2 * (size_t)BUS_MESSAGE_BYTES_MAX, &err)) &&
-             (prompts = prompt_maker_new(&options->tokenizer, &err)))
-        status = run_and_report(options, r, prompts, memory, out);
-    if (!prompts)
-        cannot(&err);
+             (r->gen.size > 0 || (prompts = prompt_maker_new(&options->tokenizer, &err))))
+        can = true;
+    int status = can ? run_and_report(options, r, prompts, memory, out) : cannot(&err);
     prompt_maker_free(&prompts);
     arena_free(&memory);
     recorded_requests_free(&all);

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -65,19 +66,25 @@ static void what_differs_is_found(void **state)
 
 static const uint32_t prompt[] = {5, 6, 7, 8};
 
+static void fill_options(all_options *all)
+{
+    error        err;
+    option_group groups[] = {{"s", scheduler_option_rows, n_scheduler_option_rows, &all->scheduler},
+                             {"e", executor_option_rows, n_executor_option_rows, &all->executor}};
+    char        *flags[]  = {
+                "--model", TESTS_DIR "/data/models/llama3.gguf", "--threads", "1", "--kv-cache-memory", "4M", "--max-num-seqs",
+                "4"};
+    if (!option_parse(groups, COUNT(groups), COUNT(flags), flags, NULL, &err))
+        fail_msg("%s", err.text);
+}
+
 static bool run(const gen_request *request, replayed *out, arena *memory, error *err)
 {
-    scheduler_options scheduler;
-    executor_options  executor;
-    option_group      groups[] = {{"s", scheduler_option_rows, n_scheduler_option_rows, &scheduler},
-                                  {"e", executor_option_rows, n_executor_option_rows, &executor}};
-    char             *flags[]  = {
-                     "--model", TESTS_DIR "/data/models/llama3.gguf", "--threads", "1", "--kv-cache-memory", "4M", "--max-num-seqs",
-                     "4"};
-    envelope about = {.request.bytes = {1}};
+    all_options all;
+    envelope    about = {.request.bytes = {1}};
+    fill_options(&all);
     arena_reset(memory);
-    return option_parse(groups, COUNT(groups), COUNT(flags), flags, NULL, err) &&
-           replay_run(&scheduler, &executor, &about, request, memory, out, err);
+    return replay_run(&all.scheduler, &all.executor, &about, request, memory, out, err);
 }
 
 static gen_request request_of(uint32_t n, uint32_t max_tokens)
@@ -120,6 +127,63 @@ static void a_run_gives_all_choices_and_resumes(void **state)
     arena_free(&second);
 }
 
+/* Writes the recording into a folder of its own, replays request 1 of it, and returns the status and what was printed.
+ */
+static int replay_file(const recording *file, char *printed, size_t printed_bytes)
+{
+    char        folder[] = "/tmp/troupe-replay-XXXXXX", path[64];
+    all_options all;
+    FILE       *out = fmemopen(printed, printed_bytes, "w");
+    fill_options(&all);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/one.rec", folder);
+    FILE *stream = fopen(path, "wb");
+    assert_non_null(stream);
+    assert_int_equal(fwrite(file->bytes, 1, file->size, stream), file->size);
+    fclose(stream);
+    int status = replay_request(&all, folder, "01", out);
+    fclose(out);
+    unlink(path);
+    rmdir(folder);
+    return status;
+}
+
+/* The second attempt alone is in the recording: the first tokens of both choices came from an earlier one. */
+static void a_resumed_request_is_replayed_from_where_it_resumed(void **state)
+{
+    (void)state;
+    error            err;
+    static recording file;
+    static replayed  whole;
+    char             printed[256] = "";
+    arena           *memory       = arena_new(1 << 20, &err);
+    gen_request      request      = request_of(2, 12);
+    if (!run(&request, &whole, memory, &err))
+        fail_msg("%s", err.text);
+    const uint32_t *tokens[] = {whole.choices[0].tokens, whole.choices[1].tokens};
+    resume_point    resume[] = {{.choice = 0, .tokens = tokens[0], .n_tokens = 5},
+                                {.choice = 1, .tokens = tokens[1], .n_tokens = 3}};
+    request.resume           = resume;
+    request.n_resume         = COUNT(resume);
+    request.reply_to         = SPAN("gateway-1");
+    recording_begin(&file);
+    recording_say(&file, 1, 1, MSG_GEN_REQUEST, &request);
+    recording_say_tokens(&file, 1, 0, 5, tokens[0] + 5, 7, FINISH_REASON_LENGTH);
+    size_t size = file.size;
+    recording_say_tokens(&file, 1, 1, 3, tokens[1] + 3, 4, FINISH_REASON_NONE);
+    assert_int_equal(replay_file(&file, printed, sizeof printed), REPLAY_SAME);
+    assert_string_equal(printed, "same: 11 tokens of 2 choices\n");
+
+    uint32_t wrong = tokens[1][3] ^ 1;
+    char     expected[256];
+    file.size = size;
+    recording_say_tokens(&file, 1, 1, 3, &wrong, 1, FINISH_REASON_NONE);
+    assert_int_equal(replay_file(&file, printed, sizeof printed), REPLAY_DIFFERS);
+    snprintf(expected, sizeof expected, "differs: choice 1, token 3: recorded %u, now %u\n", wrong, tokens[1][3]);
+    assert_string_equal(printed, expected); /* the tiny model has no tokenizer: ids alone */
+    arena_free(&memory);
+}
+
 static void what_the_scheduler_refuses_is_said(void **state)
 {
     (void)state;
@@ -150,6 +214,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_differs_is_found),
         cmocka_unit_test(a_run_gives_all_choices_and_resumes),
+        cmocka_unit_test(a_resumed_request_is_replayed_from_where_it_resumed),
         cmocka_unit_test(what_the_scheduler_refuses_is_said),
     };
     return cmocka_run_group_tests_name("troupe/replay", tests, be_quiet, NULL);
