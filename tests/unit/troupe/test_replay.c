@@ -80,7 +80,7 @@ static void fill_options(all_options *all)
 
 static bool run(const gen_request *request, replayed *out, arena *memory, error *err)
 {
-    all_options all;
+    all_options all   = {0};
     envelope    about = {.request.bytes = {1}};
     fill_options(&all);
     arena_reset(memory);
@@ -132,8 +132,8 @@ static void a_run_gives_all_choices_and_resumes(void **state)
 static int replay_file(const recording *file, char *printed, size_t printed_bytes)
 {
     char        folder[] = "/tmp/troupe-replay-XXXXXX", path[64];
-    all_options all;
-    FILE       *out = fmemopen(printed, printed_bytes, "w");
+    all_options all      = {0};
+    FILE       *out      = fmemopen(printed, printed_bytes, "w");
     fill_options(&all);
     assert_non_null(mkdtemp(folder));
     snprintf(path, sizeof path, "%s/one.rec", folder);
