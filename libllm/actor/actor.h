@@ -10,6 +10,7 @@
 #ifndef TROUPE_ACTOR_ACTOR_H
 #define TROUPE_ACTOR_ACTOR_H
 
+#include "actor/recorder.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "bus/bus.h"
@@ -102,6 +103,7 @@ typedef struct {
     const char *connect[8]; /* each is a server this actor says hello to, again and again until it answers */
     uint32_t credits; /* given to each peer at hello and welcome: credit-costing messages it may have in flight to us */
     bus     *bus;     /* the process's; borrowed */
+    recorder           *recorder;                    /* the process's, borrowed; NULL: nothing is recorded */
     const clock_source *clock;                       /* NULL: clock_system() */
     uint64_t            incarnation;                 /* 0: random. Simulations set it */
     int64_t             heartbeat_ms, dead_after_ms; /* 0: 1000 and 3000 */

@@ -226,6 +226,8 @@ void actor_take_in(actor *a, const transport_message *t)
     error       why;
     peer_entry *from = peer_table_at(&a->peers, t->link, t->identity);
     metric_add(a->metrics->received, 1);
+    if (a->options.recorder)
+        recorder_take(a->options.recorder, RECORD_IN, a->name, from ? from->name : "", t->envelope, t->body);
     if (t->n_frames != 2)
         error_set(&why, ERR_INVALID, "a message has two frames, envelope and body, not %u", t->n_frames);
     else if (t->body.size > BUS_MESSAGE_BYTES_MAX)

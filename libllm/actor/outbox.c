@@ -25,8 +25,12 @@ bool actor_send_raw(actor *a, uint32_t link, span identity, uint32_t protocol, u
         return false;
     }
     envelope_encode(&e, frame);
-    bool ok = transport_send(a->links[link].mailbox, link, identity, (span){(const char *)frame, sizeof frame},
-                             (span){(const char *)out.data, out.size}, err);
+    span head = {(const char *)frame, sizeof frame}, rest = {(const char *)out.data, out.size};
+    bool ok = transport_send(a->links[link].mailbox, link, identity, head, rest, err);
+    if (ok && a->options.recorder) {
+        const peer_entry *to = peer_table_at(&a->peers, link, identity);
+        recorder_take(a->options.recorder, RECORD_OUT, a->name, to ? to->name : "", head, rest);
+    }
     metric_add(ok ? a->metrics->sent : a->metrics->send_failures, 1);
     return ok;
 }

@@ -391,3 +391,9 @@ const actor_class executor_class = {
     .on_drain     = on_drain,
     .load         = load,
 };
+
+uint64_t executor_fingerprint(const actor *a)
+{
+    const executor *x = actor_self(a);
+    return engine_about(x->engine).fingerprint;
+}

@@ -31,4 +31,7 @@ extern const size_t     n_executor_option_rows;
 
 extern const actor_class executor_class;
 
+/* Of the model that an executor holds; executor.ready says it too. From any thread. */
+uint64_t executor_fingerprint(const actor *executor);
+
 #endif

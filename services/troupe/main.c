@@ -3,11 +3,12 @@
 #include "troupe/admin.h"
 #include "troupe/chat.h"
 #include "troupe/process.h"
+#include "troupe/replay.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { GROUPS_MAX = N_SERVICES + 4 };
+enum { GROUPS_MAX = N_SERVICES + 5 };
 
 typedef struct {
     process_options process;
@@ -33,10 +34,13 @@ static void print_usage(FILE *out)
             TROUPE_VERSION);
     for (int i = 0; i < N_SERVICES; i++)
         fprintf(out, "  troupe %-14s            %s\n", services[i].name, services[i].summary);
-    fprintf(out, "\n  troupe health [--admin-port N]   exit status 0 when the process behind that admin port is well\n"
-                 "  troupe keys FILE                 writes a CURVE key pair: FILE and FILE.pub\n"
-                 "  troupe version\n\n"
-                 "Every flag is also an environment variable: --max-model-len is TROUPE_MAX_MODEL_LEN.\n");
+    fprintf(
+        out,
+        "\n  troupe health [--admin-port N]   exit status 0 when the process behind that admin port is well\n"
+        "  troupe keys FILE                 writes a CURVE key pair: FILE and FILE.pub\n"
+        "  troupe replay DIR [REQUEST]      what --record wrote, and whether a request gives the same tokens again\n"
+        "  troupe version\n\n"
+        "Every flag is also an environment variable: --max-model-len is TROUPE_MAX_MODEL_LEN.\n");
 }
 
 static void print_help(const char *command, const char *summary, const option_group *groups, size_t n)
@@ -61,6 +65,8 @@ static size_t collect_groups(option_group *groups, int only, bool with_chat)
         groups[n++] = (option_group){"Bus", client_endpoint_option_rows, n_client_endpoint_option_rows, &given.process};
     if (!with_chat)
         groups[n++] = (option_group){"Bus keys", key_option_rows, n_key_option_rows, &given.process};
+    if (!with_chat)
+        groups[n++] = (option_group){"Flight recorder", record_option_rows, n_record_option_rows, &given.process};
     groups[n++] = (option_group){"Process", process_option_rows, n_process_option_rows, &given.process};
     return n;
 }
@@ -186,6 +192,41 @@ static int run_keys(int argc, char **argv)
     return 0;
 }
 
+/* DIR and REQUEST stand before the flags. */
+static int run_replay(int argc, char **argv)
+{
+    error        err;
+    int          n_names  = 0;
+    option_group groups[] = {
+        {"Model", executor_option_rows, n_executor_option_rows, &given.all.executor},
+        {"Tokenizer", tokenizer_option_rows, n_tokenizer_option_rows, &given.all.tokenizer},
+        {"Scheduler", scheduler_option_rows, n_scheduler_option_rows, &given.all.scheduler},
+    };
+    while (n_names < argc && argv[n_names][0] != '-')
+        n_names++;
+    if (option_wants_help(argc, argv)) {
+        print_help("replay",
+                   "What --record wrote, and whether a request gives the same tokens again.\n\n"
+                   "  troupe replay DIR                         lists the requests\n"
+                   "  troupe replay DIR REQUEST --model FILE    runs one (the first digits of its id) again, and says\n"
+                   "                                            the first token that differs\n\n"
+                   "Exit status: 0 the same, 1 it differs, 2 it can't be run.",
+                   groups, COUNT(groups));
+        return 0;
+    }
+    if (!option_parse(groups, COUNT(groups), argc - n_names, argv + n_names, NULL, &err)) {
+        fail(&err);
+        return REPLAY_CANNOT;
+    }
+    if (n_names < 1 || n_names > 2) {
+        error_set(&err, ERR_INVALID, "replay: expected a folder, and the id of a request or none, before the flags");
+        fail(&err);
+        return REPLAY_CANNOT;
+    }
+    log_set_level(LOG_WARN);
+    return n_names == 1 ? replay_list(argv[0], stdout) : replay_request(&given.all, argv[0], argv[1], stdout);
+}
+
 int main(int argc, char **argv)
 {
     const char *command = argc > 1 ? argv[1] : "help";
@@ -200,6 +241,8 @@ int main(int argc, char **argv)
             return run_services(i, argc, argv);
     if (strcmp(command, "health") == 0)
         return run_health(argc, argv);
+    if (strcmp(command, "replay") == 0)
+        return run_replay(argc, argv);
     if (strcmp(command, "keys") == 0)
         return run_keys(argc, argv);
     if (strcmp(command, "version") == 0 || strcmp(command, "--version") == 0) {

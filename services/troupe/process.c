@@ -22,6 +22,7 @@ enum { ACTORS_MAX = N_SERVICES + 1, POLL_MS = 100 };
 struct process {
     const process_options *options;
     bus                   *bus;
+    recorder              *recorder;           /* NULL: nothing is recorded */
     actor                 *actors[ACTORS_MAX]; /* in the order of starting; drained in the order of drain_order */
     uint32_t               n_actors;
     char                   endpoints[ACTORS_MAX][3][ENDPOINTS_BYTES]; /* flags, cut at their commas */
@@ -106,7 +107,7 @@ static uint32_t take_names(actor_options *options, const char **names)
 static bool add_service(process *p, service_id id, const all_options *all, bool alone, error *err)
 {
     const service *what    = &services[id];
-    actor_options  options = {.bus = p->bus, .credits = what->credits};
+    actor_options  options = {.bus = p->bus, .credits = what->credits, .recorder = p->recorder};
     const char    *names[COUNT(options.connect)];
     if (!endpoints_of(p, what, alone, &options, err))
         return false;
@@ -149,6 +150,17 @@ static bool add_services(process *p, const all_options *all, int only, error *er
     pthread_cancel(watcher);
     pthread_join(watcher, NULL);
     return ok;
+}
+
+static bool start_recorder(process *p, int only, error *err)
+{
+    recorder_options options = {.folder    = p->options->record,
+                                .service   = only < 0 ? "serve" : services[only].name,
+                                .bytes_max = p->options->record_bytes};
+    if (!options.folder)
+        return true;
+    p->recorder = recorder_new(&options, err);
+    return p->recorder != NULL;
 }
 
 static void stop_all(process *p)
@@ -235,7 +247,8 @@ process *process_new(const process_options *options, const all_options *all, int
     };
     p->bus      = bus_new(&security, err);
     p->resolver = p->bus ? resolver_new(NULL, err) : NULL;
-    if (!p->resolver || !add_services(p, all, only, err) || !resolver_start(p->resolver, err))
+    if (!p->resolver || !start_recorder(p, only, err) || !add_services(p, all, only, err) ||
+        !resolver_start(p->resolver, err))
         goto failed;
     if (options->admin_port > 0) {
         p->admin = admin_new(options->admin_host, (uint16_t)options->admin_port, err);
@@ -324,6 +337,7 @@ void process_free(process **process_to_free)
     }
     span_exporter_free(&p->exporter);
     bus_free(&p->bus);
+    recorder_free(&p->recorder);
     free(p);
     *process_to_free = NULL;
 }

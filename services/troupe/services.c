@@ -42,6 +42,16 @@ const option_row process_option_rows[] = {
 };
 const size_t n_process_option_rows = COUNT(process_option_rows);
 
+const option_row record_option_rows[] = {
+    OPTION_STRING(process_options, record, "--record", "DIR", NULL,
+                  "Write every message of the bus that this process takes in or sends to files in DIR, for `troupe "
+                  "replay`. PROMPTS AND ANSWERS ARE IN THEM, not encrypted: protect that folder as you would "
+                  "protect them."),
+    OPTION_BYTES(process_options, record_bytes, "--record-bytes", 256 << 20, RECORDER_BYTES_MIN, 16.0 * (1 << 30),
+                 "Bytes of those files at most; the oldest are deleted."),
+};
+const size_t n_record_option_rows = COUNT(record_option_rows);
+
 const option_row endpoint_option_rows[] = {
     OPTION_STRING(process_options, bind, "--bus-bind", "ENDPOINTS", NULL,
                   "Where gateway and scheduler listen: tcp://host:port or ipc://path, separated by commas."),

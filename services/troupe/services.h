@@ -61,10 +61,14 @@ typedef struct {
     uint64_t    drain_timeout_s;
     const char *otlp_endpoint; /* NULL: spans go nowhere */
     double      otlp_sample_ratio;
+    const char *record; /* folder of the flight recorder; NULL: none */
+    uint64_t    record_bytes;
 } process_options;
 
 extern const option_row process_option_rows[]; /* of every command that runs services */
 extern const size_t     n_process_option_rows;
+extern const option_row record_option_rows[]; /* of every service */
+extern const size_t     n_record_option_rows;
 extern const option_row endpoint_option_rows[]; /* of single services */
 extern const size_t     n_endpoint_option_rows;
 extern const option_row client_endpoint_option_rows[]; /* of all in one process, where clients may call it */

@@ -34,7 +34,7 @@ def test_every_command_explains_its_flags(command):
 def test_the_program_lists_its_commands(arguments):
     done = troupe(*arguments)
     assert done.returncode == 0
-    for command in [*SERVICES, "health", "keys", "version"]:
+    for command in [*SERVICES, "health", "keys", "replay", "version"]:
         assert f"troupe {command}" in done.stdout
 
 
@@ -63,6 +63,8 @@ MISTAKES = [
     (["scheduler", "--bus-bind", "ipc:///tmp/x", "--store-url", "mongodb://x"], 1, "mongodb://x"),
     (["health"], 1, "--admin-port"),
     (["health", "--admin-port", "1"], 1, "nobody listens"),
+    (["serve", "--port", "0", "--record-bytes", "1K"], 1, "--record-bytes"),
+    (["replay"], 2, "expected a folder"),
     (["keys"], 1, "the file to write"),
     (["keys", "/no/such/folder/key"], 1, "/no/such/folder/key"),
 ]

@@ -51,6 +51,7 @@ TEXTS = {
     "TROUPE_MODEL": ("executor", "/no/model", {**MODEL, "TROUPE_MODEL": ""}, "/no/model"),
     "TROUPE_OTLP_ENDPOINT": ("scheduler", "https://x", KEY, "--otlp-endpoint https://x"),
     "TROUPE_OUTPUT_FILTER": ("postprocessor", "/no/filter", MODEL, "/no/filter"),
+    "TROUPE_RECORD": ("scheduler", "/no/recordings/at-all", KEY, "/no/recordings/at-all"),
     "TROUPE_SCHEDULER": ("drafter", "smoke://scheduler", {}, "smoke://scheduler"),
     "TROUPE_STORE_PASSWORD_FILE": ("scheduler", "/no/word", {**KEY, "TROUPE_STORE_URL": "redis://x"}, "/no/word"),
     "TROUPE_STORE_URL": ("scheduler", "mongodb://x", KEY, "mongodb://x"),
