@@ -9,6 +9,7 @@ from pathlib import Path
 import chaos
 import history
 import load
+import processes
 import pytest
 
 STREAMS, SEED = 32, 7
@@ -17,11 +18,11 @@ FREEZE_S = 4  # longer than peers wait for heartbeats
 
 @pytest.fixture
 def trial():
-    folder = Path(tempfile.mkdtemp(prefix="troupe-chaos-"))
+    folder, others = Path(tempfile.mkdtemp(prefix="troupe-chaos-")), list(processes.running)
     try:
         yield chaos.Trial(folder, SEED, STREAMS, proxied=True, freeze_s=FREEZE_S, n_seeds=1)
     finally:
-        chaos.stop_all()
+        chaos.stop_all(others)
         shutil.rmtree(folder, ignore_errors=True)
 
 
