@@ -269,11 +269,11 @@ static void flush(reply_log *l)
     }
 }
 
-static bool wait_to_be_sent(reply_log *l, span record)
+static bool wait_to_be_sent(reply_log *l, span entry)
 {
     record_buffer *b        = &l->waiting;
     size_t         capacity = b->capacity ? b->capacity : BUFFER_FIRST;
-    while (capacity < b->size + record.size)
+    while (capacity < b->size + entry.size)
         capacity *= 2;
     if (capacity > BUFFER_MAX)
         return false;
@@ -286,20 +286,20 @@ static bool wait_to_be_sent(reply_log *l, span record)
         b->bytes    = grown;
         b->capacity = capacity;
     }
-    memcpy(b->bytes + b->size, record.data, record.size);
-    b->size += record.size;
+    memcpy(b->bytes + b->size, entry.data, entry.size);
+    b->size += entry.size;
     return true;
 }
 
 bool reply_log_add(run *r, const text_delta *delta)
 {
-    reply_log  *l      = r->answer->log;
-    wire_writer record = {.data = (uint8_t *)l->gateway->out, .capacity = l->gateway->out_bytes};
+    reply_log  *l     = r->answer->log;
+    wire_writer entry = {.data = (uint8_t *)l->gateway->out, .capacity = l->gateway->out_bytes};
     error       err;
     if (l->state != LOG_WRITING)
         return run_hand_out(r, delta);
-    if (!reply_record_write(&record, r->index, delta, &err) ||
-        !wait_to_be_sent(l, (span){(const char *)record.data, record.size})) {
+    if (!reply_record_write(&entry, r->index, delta, &err) ||
+        !wait_to_be_sent(l, (span){(const char *)entry.data, entry.size})) {
         l->n_in_hand++; /* the answer may end in here */
         lose(l, "a piece is too large, or the store too slow");
         bool goes_on = l->answer && run_hand_out(r, delta);

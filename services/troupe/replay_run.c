@@ -84,7 +84,7 @@ static void on_refused(void *self, const message *m)
 static const actor_route owner_routes[] = {
     {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
     {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},
+    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
 };
 
 static const actor_class owner_class = {
@@ -148,10 +148,8 @@ static void on_tokens(void *self, const message *m)
 }
 
 static const actor_route reader_routes[] = {
-    {MSG_GEN_OPEN, on_open},
-    {MSG_GEN_TOKENS, on_tokens},
-    {MSG_GEN_PROMPT, actor_ignore},
-    {MSG_GEN_CANCEL, actor_ignore},
+    {MSG_GEN_OPEN, on_open},        {MSG_GEN_TOKENS, on_tokens},  {MSG_GEN_PROMPT, actor_ignore},
+    {MSG_GEN_CANCEL, actor_ignore}, {MSG_GEN_FIND, actor_ignore},
 };
 
 static const actor_class reader_class = {
@@ -190,8 +188,10 @@ static void on_asker_start(void *self)
     actor_timer_set(p->actor, &p->retry, RETRY_MS * NS_PER_MS, ask);
 }
 
-static const actor_route asker_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore}, {MSG_TEXT_DECODE, actor_ignore}};
+static const actor_route asker_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
+                                           {MSG_TEXT_ENCODE, actor_ignore},
+                                           {MSG_TEXT_DECODE, actor_ignore},
+                                           {MSG_GEN_FIND, actor_ignore}};
 
 static const actor_class asker_class = {
     .name         = "asker",
