@@ -55,7 +55,7 @@ static void a_stopped_worker_is_flooded_declared_dead_and_taken_back(void **stat
     (void)state;
     NOT_UNDER_TSAN();
     char endpoint[64];
-    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", 40000 + (int)getpid() % 20000);
+    snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%d", 26000 + (int)getpid() % 3000);
     pid_t worker = fork(); /* before there is a ZeroMQ context */
     if (worker == 0)
         be_the_worker(endpoint);
@@ -127,7 +127,7 @@ static void a_killed_server_process_is_noticed_and_found_again(void **state)
     (void)state;
     NOT_UNDER_TSAN();
     char endpoints[2][64];
-    snprintf(endpoints[0], sizeof endpoints[0], "tcp://127.0.0.1:%d", 30000 + (int)getpid() % 10000);
+    snprintf(endpoints[0], sizeof endpoints[0], "tcp://127.0.0.1:%d", 29000 + (int)getpid() % 3000);
     snprintf(endpoints[1], sizeof endpoints[1], "ipc:///tmp/troupe-test-flood-%d", (int)getpid());
     pid_t nannies[2];
     for (size_t i = 0; i < 2; i++) {
