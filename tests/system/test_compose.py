@@ -35,7 +35,7 @@ def test_only_the_gateway_is_published_unless_asked_and_only_on_loopback():
 def test_prometheus_is_asked_for_and_reaches_what_it_scrapes():
     service = COMPOSE["services"]["prometheus"]
     assert service["profiles"] == ["monitoring"]
-    assert set(service["networks"]) == {"bus", "front", "store"}  # an internal network publishes no port
+    assert set(service["networks"]) == {"bus", "front"}  # an internal network publishes no port
     scraped = yaml.safe_load((ROOT / "ops/prometheus.yml").read_text())["scrape_configs"][0]["dns_sd_configs"][0]
     assert set(scraped["names"]) == SERVICES and scraped["port"] == COMPOSE["x-environment"]["TROUPE_ADMIN_PORT"]
     files = {v.split(":")[0] for v in service["volumes"] if v.startswith("./")}
@@ -54,7 +54,8 @@ def test_a_service_has_no_more_rights_than_it_needs(name):
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
-    assert service["user"] == ("65534:65534" if name == "prometheus" else "10001:10001")
+    own = {"prometheus": "65534:65534", "grafana": "472:0"}  # those of their images
+    assert service["user"] == own.get(name, "10001:10001")
     assert not {"privileged", "cap_add", "container_name", "pid", "ipc"} & set(service)
 
 
