@@ -53,8 +53,7 @@ class Ours:
     name = "troupe"
 
     def __init__(self, model, n_threads, folder):
-        processes.MODEL = model
-        self.server = processes.start_serve(folder, "--threads", n_threads)
+        self.server = processes.start_serve(folder, "--threads", n_threads, model=model)
 
     def encode(self, text):
         return self.server.post("/tokenize", json={"prompt": text}).json()["tokens"]

@@ -214,6 +214,11 @@ class Server:
         assert not faults, "\n\n".join(faults)
 
 
+def weight_cache_flags(model):
+    """Nothing is written beside the models that tests bring."""
+    return ["--weight-cache", "off"] if ROOT / "tests/data" in Path(model).parents else []
+
+
 def start_serve(folder, *flags, model_name=MODEL_NAME, model=MODEL):
     """Everything in one process, for HTTP and the bus."""
     require_files()
@@ -221,6 +226,7 @@ def start_serve(folder, *flags, model_name=MODEL_NAME, model=MODEL):
     server.gateway_endpoint = f"tcp://127.0.0.1:{free_port()}"
     bus = [] if "--bus-bind" in flags else ["--bus-bind", server.gateway_endpoint, "--bus-insecure"]
     name = ["--served-model-name", model_name] if model_name else []
+    flags = [*weight_cache_flags(model), *flags]
     return server.wait_ready(server.troupe("serve", "--model", model, "--port", 0, *bus, *name, *flags))
 
 
@@ -316,6 +322,8 @@ class Cluster(Server):
             flags += tuple(flag for called in CALLERS[service] for flag in calls(called))
         if service in WITH_MODEL:
             flags += ("--model", self.model)
+        if service == "executor":
+            flags += tuple(weight_cache_flags(self.model))
         if self.curve:
             key = self.folder / ("gateway.key" if service == "scheduler" else f"{service}.key")
             flags += ("--bus-secret-key", key, "--bus-server-key", self.folder / "gateway.key.pub")

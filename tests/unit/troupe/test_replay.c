@@ -71,9 +71,11 @@ static void fill_options(all_options *all)
     error        err;
     option_group groups[] = {{"s", scheduler_option_rows, n_scheduler_option_rows, &all->scheduler},
                              {"e", executor_option_rows, n_executor_option_rows, &all->executor}};
-    char        *flags[]  = {
-                "--model", TESTS_DIR "/data/models/llama3.gguf", "--threads", "1", "--kv-cache-memory", "4M", "--max-num-seqs",
-                "4"};
+    char        *flags[]  = {"--model",           TESTS_DIR "/data/models/llama3.gguf",
+                             "--threads",         "1",
+                             "--kv-cache-memory", "4M",
+                             "--max-num-seqs",    "4",
+                             "--weight-cache",    "off"};
     if (!option_parse(groups, COUNT(groups), COUNT(flags), flags, NULL, &err))
         fail_msg("%s", err.text);
 }
