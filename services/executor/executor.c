@@ -56,7 +56,8 @@ const option_row executor_option_rows[] = {
                   "cpu, ref or cuda; by default the best there is."),
     OPTION_STRING(
         executor_options, variant, "--cpu-variant", "NAME", NULL,
-        "Instruction set of the CPU kernels (portable, avx2, avx512_amx...); by default the best this CPU has."),
+        "Instruction set of the CPU kernels (portable, avx2, avx512...); by default the best this CPU has, but "
+        "avx512_amx, which has not proved itself on hardware yet, only when it is asked for."),
     OPTION_CHOICE(executor_options, quantization, "--quantization", "none|int8|int4", 0,
                   "Make weights that the file holds as F32, F16 or BF16 smaller while loading: int8 takes 8.5 bits a "
                   "weight and hardly changes an answer; int4 takes 5 (embedding and head 8.5), costs small models much "
