@@ -21,7 +21,7 @@ bool random_bytes(void *out, size_t bytes, error *err)
     return true;
 }
 
-static uint64_t splitmix64(uint64_t *state)
+uint64_t random_splitmix64(uint64_t *state)
 {
     uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
     z          = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -33,7 +33,7 @@ random_seeded random_from_seed(uint64_t seed)
 {
     random_seeded r;
     for (int i = 0; i < 4; i++)
-        r.state[i] = splitmix64(&seed);
+        r.state[i] = random_splitmix64(&seed);
     return r;
 }
 

@@ -17,6 +17,7 @@ typedef struct {
 } random_seeded;
 
 random_seeded random_from_seed(uint64_t seed);
+uint64_t      random_splitmix64(uint64_t *state); /* another number for each state, which becomes the next one */
 uint64_t      random_u64(random_seeded *r);
 uint64_t      random_below(random_seeded *r, uint64_t bound); /* uniform in [0, bound); bound > 0 */
 double        random_unit(random_seeded *r);                  /* uniform in [0, 1), 53 bits */

@@ -1,8 +1,9 @@
 /* Envelopes to bytes and back. msgpack: github.com/msgpack/msgpack/blob/master/spec.md. */
 #include "bus/envelope.h"
 
+#include "base/hex.h"
+
 #include <assert.h>
-#include <stdio.h>
 
 enum { N_ENVELOPE_VALUES = 10, REQUEST_BYTES = 16, TRACE_BYTES = 25 };
 
@@ -136,6 +137,5 @@ bool request_id_equal(const request_id *a, const request_id *b)
 
 void request_id_print(const request_id *id, char text[33])
 {
-    for (size_t i = 0; i < sizeof id->bytes; i++)
-        snprintf(text + 2 * i, 3, "%02x", id->bytes[i]);
+    hex_print(id->bytes, sizeof id->bytes, text);
 }

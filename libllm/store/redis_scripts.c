@@ -3,8 +3,9 @@
  * may evict any hint, never the counter. */
 #include "store/redis_scripts.h"
 
+#include "base/hex.h"
+
 #include <openssl/evp.h>
-#include <stdio.h>
 
 /* The epoch is above all given out before, above the one the worker remembers, and not below the clock: it rises even
  * when the database was emptied or a failover lost the last writes. %.0f, as Lua writes large numbers as 1.7e+12. KEYS:
@@ -197,7 +198,6 @@ bool redis_script_sha(store_op op, char sha[REDIS_SHA_BYTES + 1], error *err)
     unsigned      n_bytes;
     if (EVP_Digest(scripts[op], strlen(scripts[op]), digest, &n_bytes, EVP_sha1(), NULL) != 1)
         return error_set(err, ERR_INTERNAL, "store: OpenSSL computes no SHA-1, which Redis names scripts by");
-    for (unsigned i = 0; i < REDIS_SHA_BYTES / 2; i++)
-        snprintf(sha + 2 * i, 3, "%02x", digest[i]);
+    hex_print(digest, REDIS_SHA_BYTES / 2, sha);
     return true;
 }

@@ -1,6 +1,7 @@
 /* See otlp_json.h. */
 #include "trace/otlp_json.h"
 
+#include "base/hex.h"
 #include "base/json_out.h"
 
 #include <inttypes.h>
@@ -10,12 +11,8 @@ enum { KIND_INTERNAL = 1, KIND_SERVER = 2, STATUS_ERROR = 2 };
 
 static void put_id(json_out *j, const char *key, const uint8_t *id, size_t bytes)
 {
-    static const char digits[] = "0123456789abcdef";
-    char              text[2 * TRACE_ID_BYTES];
-    for (size_t i = 0; i < bytes; i++) {
-        text[2 * i]     = digits[id[i] >> 4];
-        text[2 * i + 1] = digits[id[i] & 15];
-    }
+    char text[2 * TRACE_ID_BYTES + 1];
+    hex_print(id, bytes, text);
     json_out_member_string(j, key, (span){text, 2 * bytes});
 }
 

@@ -62,17 +62,13 @@ bool trace_wants(const uint8_t context[TRACE_CONTEXT_BYTES])
            atomic_load_explicit(&tracing.queue, memory_order_acquire) != NULL;
 }
 
-/* A count from a random start, mixed by a bijection (splitmix64's): ids of a process differ, those of two hardly meet.
- */
+/* A count from a random start, mixed by a bijection: ids of a process differ, those of two hardly meet. */
 void trace_new_span_id(uint8_t id[TRACE_SPAN_ID_BYTES])
 {
     uint64_t x;
     do {
-        x = tracing.first_id +
-            (atomic_fetch_add_explicit(&tracing.n_ids, 1, memory_order_relaxed) + 1) * UINT64_C(0x9E3779B97F4A7C15);
-        x = (x ^ x >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-        x = (x ^ x >> 27) * UINT64_C(0x94D049BB133111EB);
-        x ^= x >> 31;
+        uint64_t at = tracing.first_id + atomic_fetch_add_explicit(&tracing.n_ids, 1, memory_order_relaxed);
+        x           = random_splitmix64(&at);
     } while (x == 0);
     memcpy(id, &x, sizeof x);
 }

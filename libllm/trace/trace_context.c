@@ -1,6 +1,8 @@
 /* See trace_context.h. */
 #include "trace/trace_context.h"
 
+#include "base/hex.h"
+
 enum { TRACEPARENT_BYTES = 55, VERSION_AT = 0, TRACE_AT = 3, PARENT_AT = 36, FLAGS_AT = 53 };
 
 static int digit_of(char c)
@@ -55,14 +57,8 @@ bool trace_context_parse(span header, uint8_t context[TRACE_CONTEXT_BYTES])
 
 void trace_id_print(const uint8_t context[TRACE_CONTEXT_BYTES], char text[TRACE_ID_TEXT])
 {
-    static const char digits[] = "0123456789abcdef";
-    if (is_zero(context, TRACE_ID_BYTES)) {
+    if (is_zero(context, TRACE_ID_BYTES))
         memcpy(text, "-", 2);
-        return;
-    }
-    for (size_t i = 0; i < TRACE_ID_BYTES; i++) {
-        text[2 * i]     = digits[context[i] >> 4];
-        text[2 * i + 1] = digits[context[i] & 15];
-    }
-    text[TRACE_ID_TEXT - 1] = '\0';
+    else
+        hex_print(context, TRACE_ID_BYTES, text);
 }

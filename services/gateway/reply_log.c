@@ -1,13 +1,13 @@
 /* See reply_log.h. One append of an answer is in flight at a time; what comes meanwhile is the next entry. */
 #include "services/gateway/reply_log.h"
 
+#include "base/hex.h"
 #include "base/log.h"
 #include "services/gateway/reply_records.h"
 #include "store/store.h"
 
 #include <assert.h>
 #include <openssl/evp.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -76,12 +76,6 @@ static bool digest_of(const span *parts, size_t n, uint8_t out[32], error *err)
     return ok || error_set(err, ERR_INTERNAL, "OpenSSL computes no SHA-256");
 }
 
-static void print_hex(const uint8_t bytes[32], char text[65])
-{
-    for (size_t i = 0; i < 32; i++)
-        snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-}
-
 bool reply_identity_make(reply_identity *out, span tenant, span idempotency_key, span path, span body, error *err)
 {
     const span key[]     = {SPAN("log"), tenant, idempotency_key};
@@ -91,8 +85,8 @@ bool reply_identity_make(reply_identity *out, span tenant, span idempotency_key,
     if (!digest_of(key, COUNT(key), digests[0], err) || !digest_of(print, COUNT(print), digests[1], err) ||
         !digest_of(derived, COUNT(derived), digests[2], err))
         return false;
-    print_hex(digests[0], out->log_key);
-    print_hex(digests[1], out->fingerprint);
+    hex_print(digests[0], sizeof digests[0], out->log_key);
+    hex_print(digests[1], sizeof digests[1], out->fingerprint);
     memcpy(out->id, digests[2], sizeof out->id);
     memcpy(&out->seed, digests[2] + sizeof out->id, sizeof out->seed);
     return true;

@@ -1,9 +1,9 @@
 /* The postprocessor actor: a stream a request, from gen.open until each of its choices ended. See README.md. */
 #include "postprocessor/postprocessor.h"
 
+#include "actor/find.h"
 #include "base/log.h"
 #include "base/metric.h"
-#include "bus/request_list.h"
 #include "postprocessor/delta.h"
 #include "postprocessor/live_filter.h"
 #include "trace/trace.h"
@@ -655,14 +655,7 @@ static bool has_stream(void *self, const request_id *id, uint32_t attempt)
 
 static void on_gen_find(void *self, const message *m)
 {
-    postprocessor  *p    = self;
-    const gen_find *body = m->body;
-    uint32_t        words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
-    gen_found       reply = {.round = body->round, .requests = words};
-    error           err;
-    reply.n_requests = request_list_filter(body->requests, body->n_requests, words, has_stream, p);
-    if (!actor_send(p->actor, m->from, MSG_GEN_FOUND, &reply, NULL, &err))
-        log_debug("not answered", "node=%s why=\"%s\"", m->from->name, err.text);
+    actor_answer_find(((postprocessor *)self)->actor, m, has_stream, self);
 }
 
 /* The owner's bus would not take our text: it will not take the rest either. */

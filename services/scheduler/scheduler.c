@@ -1,9 +1,9 @@
 /* The scheduler actor: handlers change the queue; on_turn plans. See state.h for what it knows. */
 #include "scheduler/state.h"
 
+#include "actor/find.h"
 #include "base/log.h"
 #include "base/random.h"
-#include "bus/request_list.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -150,14 +150,7 @@ static bool has_request(void *self, const request_id *id, uint32_t attempt)
 
 static void on_gen_find(void *self, const message *m)
 {
-    scheduler      *s    = self;
-    const gen_find *body = m->body;
-    uint32_t        words[REQUEST_LIST_WORDS * REQUEST_LIST_MAX];
-    gen_found       reply = {.round = body->round, .requests = words};
-    error           err;
-    reply.n_requests = request_list_filter(body->requests, body->n_requests, words, has_request, s);
-    if (!actor_send(s->actor, m->from, MSG_GEN_FOUND, &reply, NULL, &err))
-        log_debug("not answered", "node=%s why=\"%s\"", m->from->name, err.text);
+    actor_answer_find(((scheduler *)self)->actor, m, has_request, self);
 }
 
 static void on_executor_ready(void *self, const message *m)

@@ -291,6 +291,16 @@ static void it_works_for_one_scheduler_and_a_plan_of_another_changes_nothing(voi
     assert_in_range(n_first, 3, 17); /* of schedulers that hold equally many some choose the one, some the other */
 }
 
+/* A scheduler that gets the executor of another one: slot 0 is free again. */
+static void begin_anew(stage *t, stage_scheduler *s)
+{
+    send_reset(s);
+    send_first_plan(s, 1);
+    send_second_plan(s, 2);
+    wait_until(t, has_credits, s);
+    assert_int_equal(token_after(2), s->last_token);
+}
+
 static void when_its_scheduler_dies_another_one_has_it(void **state)
 {
     (void)state;
@@ -305,11 +315,7 @@ static void when_its_scheduler_dies_another_one_has_it(void **state)
         simulation_run_until(t.sim, NULL, NULL, NS_PER_S);
         simulation_kill(t.sim, s->actor);
         assert_true(simulation_run_until(t.sim, has_executor, other, 3500 * NS_PER_MS));
-        send_reset(other);
-        send_first_plan(other, 1); /* slot 0 is free again */
-        send_second_plan(other, 2);
-        wait_until(&t, has_credits, other);
-        assert_int_equal(token_after(2), other->last_token);
+        begin_anew(&t, other);
         simulation_free(&t.sim);
     }
 }
@@ -389,11 +395,7 @@ static void a_scheduler_that_dies_and_comes_back_finds_it_ready_and_empty(void *
     stage_scheduler *again = stage_add_scheduler(&t, 2, 6); /* in the same place */
     wait_until(&t, has_executor, again);
     assert_int_equal(2, again->executor->credits);
-    send_reset(again);
-    send_first_plan(again, 1); /* slot 0 is free again */
-    send_second_plan(again, 2);
-    wait_until(&t, has_credits, again);
-    assert_int_equal(token_after(2), again->last_token);
+    begin_anew(&t, again);
     simulation_free(&t.sim);
 }
 
