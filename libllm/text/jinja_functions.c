@@ -77,6 +77,8 @@ static jinja_value function_cycler(jinja *j, const jinja_call *c)
 static jinja_value function_raise_exception(jinja *j, const jinja_call *c)
 {
     span text = jinja_str_text(j, c->a[0]);
+    if (text.size == 0 || text.data[0] == '\0')
+        text = SPAN("the chat template refuses this conversation without a reason");
     error_set(j->err, ERR_INVALID, "%.*s", SPAN_ARG(text));
     longjmp(*j->failure, 1);
 }

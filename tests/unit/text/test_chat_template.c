@@ -334,6 +334,8 @@ static void hostile_templates_end_in_an_error(void **state)
         {"{{ 'a'.center(9999999999) }}", ARENA_BYTES, 1000, ERR_TOO_LARGE, "over"},
         {"{{ raise_exception('only the template says so') }}", ARENA_BYTES, 1000, ERR_INVALID,
          "only the template says so"},
+        {"{{ raise_exception('') }}", ARENA_BYTES, 1000, ERR_INVALID, "without a reason"},
+        {"{{ raise_exception('\\x00why') }}", ARENA_BYTES, 1000, ERR_INVALID, "without a reason"},
         {"{% include 'x' %}", ARENA_BYTES, 1000, ERR_INVALID, "'include' is not supported"},
         {"{% extends 'x' %}", ARENA_BYTES, 1000, ERR_INVALID, "'extends' is not supported"},
         {"{% import 'x' as y %}", ARENA_BYTES, 1000, ERR_INVALID, "'import' is not supported"},
