@@ -1,4 +1,5 @@
-/* The CPU backend for x86 with AVX-512 F, BW, DQ and VL; gemm/gemm_avx512_*.c are what VNNI and AMX add. */
+/* The CPU backend for x86 with AVX-512 F, BW, DQ and VL; cpu_avx512_vnni.c is what VNNI adds, gemm/gemm_avx512_amx.c
+ * what AMX does. */
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"))),              \
@@ -12,9 +13,9 @@
 
 #include "kernels/cpu_operators.h"
 
-const kern_backend cpu_backend_avx512      = CPU_BACKEND(cpu_gemm);
-const kern_backend cpu_backend_avx512_vnni = CPU_BACKEND(cpu_gemm_avx512_vnni);
-const kern_backend cpu_backend_avx512_amx  = CPU_BACKEND(cpu_gemm_avx512_amx);
+const kern_backend cpu_backend_avx512      = CPU_BACKEND(cpu_gemm, cpu_attention);
+const kern_backend cpu_backend_avx512_vnni = CPU_BACKEND(cpu_gemm_avx512_vnni, cpu_attention_avx512_vnni);
+const kern_backend cpu_backend_avx512_amx  = CPU_BACKEND(cpu_gemm_avx512_amx, cpu_attention_avx512_vnni);
 
 #if defined(__clang__)
 #pragma clang attribute pop

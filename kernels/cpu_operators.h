@@ -13,7 +13,7 @@
 #include "kernels/sample/sample_lanes.h"
 #include "kernels/softcap/softcap_lanes.h"
 
-#define CPU_BACKEND(gemm_of_variant)                                                                                   \
+#define CPU_BACKEND(gemm_of_variant, attention_of_variant)                                                             \
     {                                                                                                                  \
         .abi = KERN_BACKEND_ABI, .name = "cpu", .device_open = cpu_device_open, .device_close = cpu_device_close,      \
         .device_name = cpu_device_name, .device_variant = cpu_device_variant, .is_host = true, .alloc = host_alloc,    \
@@ -21,7 +21,7 @@
         .reserve = cpu_reserve, .weight_new = cpu_weight_new, .weight_free = cpu_weight_free,                          \
         .weight_bytes = cpu_weight_bytes, .kv_cache_new = host_kv_cache_new, .kv_cache_free = host_kv_cache_free,      \
         .embed = host_embed, .rmsnorm = cpu_rmsnorm, .layernorm = cpu_layernorm, .gemm = gemm_of_variant,              \
-        .rope = cpu_rope, .kv_write = cpu_kv_write, .kv_copy = host_kv_copy, .attention = cpu_attention,               \
+        .rope = cpu_rope, .kv_write = cpu_kv_write, .kv_copy = host_kv_copy, .attention = attention_of_variant,        \
         .glu = cpu_glu, .gather = host_gather, .pool = cpu_pool, .softcap = cpu_softcap, .sample = cpu_sample,         \
         .weight_layout = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION}, .weight_packed = cpu_weight_packed,                   \
         .weight_borrow = cpu_weight_borrow                                                                             \

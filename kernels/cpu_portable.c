@@ -3,4 +3,4 @@
 
 #include "kernels/cpu_operators.h"
 
-const kern_backend cpu_backend_portable = CPU_BACKEND(cpu_gemm);
+const kern_backend cpu_backend_portable = CPU_BACKEND(cpu_gemm, cpu_attention);

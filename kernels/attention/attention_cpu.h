@@ -62,4 +62,10 @@ attention_task attention_task_of_part(const attention_job *job, uint32_t part);
 size_t attention_scratch_bytes(uint32_t n_heads, uint32_t head_dim);
 size_t attention_parts_bytes(uint32_t n_heads, uint32_t head_dim, uint32_t n_threads);
 
+#if defined(__x86_64__)
+/* Of variants that differ from another in their dot products alone. */
+void cpu_attention_avx2_vnni(kern_device *device, const kern_attention_args *args);
+void cpu_attention_avx512_vnni(kern_device *device, const kern_attention_args *args);
+#endif
+
 #endif

@@ -35,7 +35,7 @@ uint32_t gemm_output_of(const gemm_job *job, uint32_t *group);
 void gemm_run(cpu_device *device, gemm_job *job, thread_pool_slice *prepare, thread_pool_slice *slice);
 
 #if defined(__x86_64__)
-/* Of variants that differ from another in their dot products alone. */
+/* Of variants that differ from another in their products alone. */
 void cpu_gemm_avx2_vnni(kern_device *device, const kern_gemm_args *args);
 void cpu_gemm_avx512_vnni(kern_device *device, const kern_gemm_args *args);
 void cpu_gemm_avx512_amx(kern_device *device, const kern_gemm_args *args);

@@ -1,5 +1,5 @@
 /* CPU variants for instructions that this machine may lack: the gemm that the variant has, compiled over something that
- * computes the same. All but gemm is another variant's. */
+ * computes the same, and attention where the variant has its own. All else is another variant's. */
 #ifndef TROUPE_TESTS_KERNELS_MODELLED_VARIANTS_H
 #define TROUPE_TESTS_KERNELS_MODELLED_VARIANTS_H
 

@@ -8,13 +8,15 @@
 #define LANES_VNNI
 #include "kernels/lanes_avx2.h"
 
+#include "kernels/attention/attention_lanes.h"
 #include "kernels/gemm/gemm_lanes.h"
 
 const kern_backend *avx2_vnni_over_avx512(void)
 {
     static kern_backend backend;
-    backend      = cpu_backend_avx2;
-    backend.gemm = cpu_gemm;
+    backend           = cpu_backend_avx2;
+    backend.gemm      = cpu_gemm;
+    backend.attention = cpu_attention;
     return &backend;
 }
 #endif

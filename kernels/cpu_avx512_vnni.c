@@ -1,4 +1,4 @@
-/* gemm with the integer dot products of AVX-512 (VNNI). */
+/* gemm and attention with the integer dot products of AVX-512 (VNNI). */
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))),   \
@@ -11,11 +11,17 @@
 #define LANES_VNNI
 #include "kernels/lanes_avx512.h"
 
+#include "kernels/attention/attention_lanes.h"
 #include "kernels/gemm/gemm_lanes.h"
 
 void cpu_gemm_avx512_vnni(kern_device *device, const kern_gemm_args *args)
 {
     cpu_gemm(device, args);
+}
+
+void cpu_attention_avx512_vnni(kern_device *device, const kern_attention_args *args)
+{
+    cpu_attention(device, args);
 }
 
 #if defined(__clang__)
