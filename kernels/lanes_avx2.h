@@ -291,6 +291,18 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
     return BOTH(i16x32, _mm256_slli_epi16, a, n);
 }
 
+LANES void i16x32_store(void *to, i16x32 a)
+{
+    _mm256_storeu_si256(to, a.low);
+    _mm256_storeu_si256((__m256i *)to + 1, a.high);
+}
+
+LANES i16x32 i16x32_sub(i16x32 a, int16_t b)
+{
+    __m256i all = _mm256_set1_epi16(b);
+    return (i16x32){_mm256_sub_epi16(a.low, all), _mm256_sub_epi16(a.high, all)};
+}
+
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return BOTH(i16x32, _mm256_srli_epi16, a, n);

@@ -280,6 +280,11 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
     return (i16x32){_mm512_slli_epi16(a.all, (unsigned)n)};
 }
 
+LANES i16x32 i16x32_sub(i16x32 a, int16_t b)
+{
+    return (i16x32){_mm512_sub_epi16(a.all, _mm512_set1_epi16(b))};
+}
+
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {
     return (i16x32){_mm512_srli_epi16(a.all, (unsigned)n)};

@@ -317,6 +317,11 @@ LANES i16x32 i16x32_shift_left(i16x32 a, int n)
     return (i16x32)((u16x32)a << (uint16_t)n);
 }
 
+LANES i16x32 i16x32_sub(i16x32 a, int16_t b)
+{
+    return a - b;
+}
+
 /* Zeros come in from the left. */
 LANES i16x32 i16x32_shift_right(i16x32 a, int n)
 {

@@ -123,6 +123,53 @@ LANES f32x16 part_scale(kern_dtype dtype, const unsigned char *super, const unsi
     return scale;
 }
 
+/* ---- panels ------------------------------------------------------------------------------------------------------ */
+
+/* A panel is some blocks of a group, unpacked once for many tokens: for each part its quads, as `store` leaves them,
+ * then 16 scales and 16 mins, by row. */
+enum { PANEL_SCALES_BYTES = 2 * WEIGHT_GROUP * (int)sizeof(float) };
+
+typedef void store_quad(unsigned char *to, i16x32 quad, int32_t offset);
+typedef void unpack_panel_function(const unsigned char *super, uint32_t n_blocks, unsigned char *to);
+
+LANES size_t panel_part_bytes(uint32_t n_parts, size_t quad_bytes)
+{
+    return QUADS_MAX / n_parts * quad_bytes + PANEL_SCALES_BYTES;
+}
+
+LANES void unpack_part(kern_dtype dtype, const unsigned char *super, const unsigned char *block, uint32_t part,
+                       store_quad *store, size_t quad_bytes, unsigned char *to)
+{
+    const kern_format *format  = &kern_formats[dtype];
+    const int          n_quads = QUADS_MAX / (int)format->n_parts;
+    f32x16             min, scale = part_scale(dtype, super, block + weight_part_at(dtype, part), &min);
+    UNROLL
+    for (int m = 0; m < n_quads; m++, to += quad_bytes) {
+        store(to, block_quad(dtype, block, (int)part * n_quads + m), format->offset);
+    }
+    f32x16_store((float *)to, scale);
+    f32x16_store((float *)to + WEIGHT_GROUP, min);
+}
+
+/* n_blocks of a group, from a whole superblock on. As many as n_ahead behind them are fetched for the next time. */
+LANES void unpack_panel(kern_dtype dtype, const unsigned char *super, uint32_t n_blocks, uint32_t n_ahead,
+                        store_quad *store, size_t quad_bytes, unsigned char *to)
+{
+    const uint32_t n_parts = kern_formats[dtype].n_parts, n_in_super = weight_blocks_a_super(dtype);
+    const size_t   ahead = (size_t)n_ahead / n_in_super * weight_super_bytes(dtype);
+    for (uint32_t b = 0; b < n_blocks; b += n_in_super, super += weight_super_bytes(dtype)) {
+        const unsigned char *block = super + weight_blocks_at(dtype);
+        for (uint32_t at = 0; at < weight_super_bytes(dtype); at += 64) {
+            __builtin_prefetch(super + ahead + at, 0, 2);
+        }
+        for (uint32_t i = 0; i < n_in_super; i++, block += weight_block_bytes(dtype)) {
+            for (uint32_t part = 0; part < n_parts; part++, to += panel_part_bytes(n_parts, quad_bytes)) {
+                unpack_part(dtype, super, block, part, store, quad_bytes, to);
+            }
+        }
+    }
+}
+
 /* ---- outputs ----------------------------------------------------------------------------------------------------- */
 
 /* Adds bias and residual to the sums of `n` <= 16 rows of one token. */

@@ -10,6 +10,7 @@
  * in column order. The products scale * part_scale and min * part_min, of 11 by 8 bits, are exact. Tiles never change
  * any of that. */
 #include "kernels/gemm/gemm_block.h"
+#include "kernels/gemm/gemm_panel.h"
 
 LANES void store_quants_of_block(const gemm_job *job, uint32_t token, uint32_t block, i32x16 first, i32x16 second)
 {
@@ -145,6 +146,10 @@ static void quantized_group(const gemm_job *job, uint32_t output, uint32_t group
     const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
     const unsigned char *data   = weight->data + weight->group_bytes * group;
     uint32_t             row = group * WEIGHT_GROUP, n_rows = weight->n_rows - row;
+    if (panel_pays(weight->dtype, end - first)) {
+        panel_group(job, output, group, first, end);
+        return;
+    }
     for (uint32_t token = first, n; token < end; token += n) {
         n = tile_height(end - token);
         f32x16 out[LANES_TILE_TOKENS];

@@ -24,9 +24,8 @@ enum {
 
     PLANES_BYTES = 2 * KERN_BLOCK, /* of one token's block: 32 high bytes, 32 low bytes */
     PRODUCT_INTS = TILE_ROWS * WEIGHT_GROUP,
-    SCALES_BYTES = 2 * WEIGHT_GROUP * (int)sizeof(float),
     PANEL_BLOCKS = 16, /* unpacked at a time: half of a first-level cache, beside the activations that pass */
-    PANEL_BYTES  = PANEL_BLOCKS * (KERN_BLOCK * WEIGHT_GROUP + 2 * SCALES_BYTES),
+    PANEL_BYTES  = PANEL_BLOCKS * (KERN_BLOCK * WEIGHT_GROUP + 2 * PANEL_SCALES_BYTES),
 };
 
 /* ---- activations ------------------------------------------------------------------------------------------------- */
@@ -57,51 +56,16 @@ static void tiled_prepare_slice(void *job, uint32_t token, uint32_t worker)
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
-/* A part of a panel: the tile of its quads, 16 scales and 16 mins, by row. */
-LANES size_t panel_part_bytes(uint32_t n_parts)
+LANES void store_bytes(unsigned char *to, i16x32 quad, int32_t offset)
 {
-    return KERN_BLOCK / n_parts * WEIGHT_GROUP + SCALES_BYTES;
+    i16x32_store(to, bytes_sub(quad, (uint8_t)offset));
 }
-
-LANES void unpack_part(kern_dtype dtype, const unsigned char *super, const unsigned char *block, uint32_t part,
-                       unsigned char *to)
-{
-    const kern_format *format  = &kern_formats[dtype];
-    const int          n_quads = QUADS_MAX / (int)format->n_parts;
-    f32x16             min, scale = part_scale(dtype, super, block + weight_part_at(dtype, part), &min);
-    UNROLL
-    for (int m = 0; m < n_quads; m++, to += TILE_ROW_BYTES) {
-        i16x32_store(to, bytes_sub(block_quad(dtype, block, (int)part * n_quads + m), (uint8_t)format->offset));
-    }
-    f32x16_store((float *)to, scale);
-    f32x16_store((float *)to + WEIGHT_GROUP, min);
-}
-
-/* n_blocks of a group, from a whole superblock on. The same number behind them is fetched for the next time. */
-LANES void unpack_panel(kern_dtype dtype, const unsigned char *super, uint32_t n_blocks, unsigned char *to)
-{
-    const uint32_t n_parts = kern_formats[dtype].n_parts, n_in_super = weight_blocks_a_super(dtype);
-    const size_t   ahead = (size_t)PANEL_BLOCKS / n_in_super * weight_super_bytes(dtype);
-    for (uint32_t b = 0; b < n_blocks; b += n_in_super, super += weight_super_bytes(dtype)) {
-        const unsigned char *block = super + weight_blocks_at(dtype);
-        for (uint32_t at = 0; at < weight_super_bytes(dtype); at += 64) {
-            __builtin_prefetch(super + ahead + at, 0, 2);
-        }
-        for (uint32_t i = 0; i < n_in_super; i++, block += weight_block_bytes(dtype)) {
-            for (uint32_t part = 0; part < n_parts; part++, to += panel_part_bytes(n_parts)) {
-                unpack_part(dtype, super, block, part, to);
-            }
-        }
-    }
-}
-
-typedef void unpack_panel_function(const unsigned char *super, uint32_t n_blocks, unsigned char *to);
 
 #define UNPACK_PANEL_OF(dtype)                                                                                         \
     static __attribute__((noinline)) void unpack_##dtype(const unsigned char *super, uint32_t n_blocks,                \
                                                          unsigned char *to)                                            \
     {                                                                                                                  \
-        unpack_panel(dtype, super, n_blocks, to);                                                                      \
+        unpack_panel(dtype, super, n_blocks, PANEL_BLOCKS, store_bytes, TILE_ROW_BYTES, to);                           \
     }
 
 #define UNPACK_PANEL_ENTRY(dtype) [dtype] = unpack_##dtype,
@@ -166,7 +130,7 @@ LANES void multiply_step(const tiled_product *p, uint32_t step, uint32_t n_tiles
 /* sums += the products of a step, scaled as gemm_lanes.h scales them. */
 LANES void scale_step(const tiled_product *p, uint32_t step, bool has_min, uint32_t n_tiles, f32x16 *sums)
 {
-    const float *scales = (const float *)(p->panel + (step + 1) * p->part_bytes - SCALES_BYTES);
+    const float *scales = (const float *)(p->panel + (step + 1) * p->part_bytes - PANEL_SCALES_BYTES);
     f32x16       scale = f32x16_load(scales), min = f32x16_load(scales + WEIGHT_GROUP);
     const float *x_scales = p->x_scales + (p->n_parts == 2 ? step / 2 : step), *x_sums = p->x_sums + step;
     UNROLL
@@ -223,7 +187,7 @@ static void tiled_panel(const gemm_job *job, kern_dtype dtype, const unsigned ch
     tiled_product        p = {.panel         = panel,
                               .planes_stride = (size_t)job->n_cols / KERN_BLOCK * TILE_TOKENS * PLANES_BYTES,
                               .n_blocks      = job->n_cols / KERN_BLOCK,
-                              .part_bytes    = panel_part_bytes(format->n_parts),
+                              .part_bytes    = panel_part_bytes(format->n_parts, TILE_ROW_BYTES),
                               .n_steps       = n_blocks * format->n_parts,
                               .n_parts       = format->n_parts,
                               .products      = products};
