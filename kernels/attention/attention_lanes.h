@@ -38,22 +38,25 @@ LANES void add_products(kern_dtype dtype, const unsigned char *keys, const atten
     }
 }
 
-LANES void block_dots(kern_dtype dtype, const attention_job *job, const unsigned char *keys, const attention_rows *rows,
-                      uint32_t n, f32x16 *dot)
+LANES void block_dots(kern_dtype dtype, const attention_job *job, const attention_span *span, uint32_t block,
+                      const attention_rows *rows, uint32_t n, f32x16 *dot)
 {
-    const uint32_t half = job->head_dim / 2;
-    f32x16         second[ATTENTION_ROWS];
+    const uint32_t       half = job->head_dim / 2, lines = dtype == KERN_F32 ? 4 : 2; /* of `ahead`, a step */
+    const unsigned char *keys = span->keys[block];
+    f32x16               second[ATTENTION_ROWS];
     UNROLL
     for (uint32_t r = 0; r < n; r++) {
         dot[r] = second[r] = f32x16_set(0);
     }
     if (LANES_MANY_REGISTERS) { /* both halves at once */
         for (uint32_t d = 0; d < half; d++) {
+            fetch_ahead(span, block, lines * d, lines);
             add_products(dtype, keys, rows, n, d, d + 1, dot);
             add_products(dtype, keys, rows, n, half + d, half + d + 1, second);
         }
         add_products(dtype, keys, rows, n, 2 * half, job->head_dim, second);
     } else {
+        fetch_ahead(span, block, 0, span->ahead_lines);
         add_products(dtype, keys, rows, n, 0, half, dot);
         add_products(dtype, keys, rows, n, half, job->head_dim, second);
     }
@@ -70,9 +73,10 @@ LANES void block_scores(kern_dtype dtype, const attention_job *job, const attent
     f32x16      dot[ATTENTION_ROWS];
     const float softcap = job->args->softcap;
     if (kv_is_quantized(dtype)) {
+        fetch_ahead(span, block, 0, span->ahead_lines);
         quant_dots(dtype, job, span->keys[block], rows, n, dot);
     } else {
-        block_dots(dtype, job, span->keys[block], rows, n, dot);
+        block_dots(dtype, job, span, block, rows, n, dot);
     }
     UNROLL
     for (uint32_t r = 0; r < n; r++) {
@@ -253,19 +257,26 @@ static const float *row_query(const attention_job *job, const attention_task *ta
 /* All rows of a task against the span of its sequence that begins with block `b`. Row i is token i / group, head i %
  * group of the KV head's heads. */
 static void attend_task_span(const attention_job *job, const attention_task *task, uint32_t b, uint32_t n_blocks,
-                             float *state)
+                             uint32_t n_ahead, float *state)
 {
     const kern_attention_args *args   = job->args;
     const uint32_t             n_rows = task->n_tokens * job->group, start = b * KERN_KV_BLOCK_TOKENS;
     attention_span             span   = {.n_blocks = n_blocks};
     attend_span               *attend = attend_span_for(job->cache->shape.dtype);
     attention_rows             rows;
-    uint32_t                   n = 0;
+    const uint32_t            *blocks = args->block_tables + task->sequence->table_start + b;
+    uint32_t                   n      = 0;
     for (uint32_t i = 0; i < n_blocks; i++) {
-        uint32_t block = args->block_tables[task->sequence->table_start + b + i];
-        span.keys[i]   = host_kv_keys(job->cache, args->layer, block, task->kv_head);
-        span.values[i] = host_kv_values(job->cache, args->layer, block, task->kv_head);
+        span.keys[i]   = host_kv_keys(job->cache, args->layer, blocks[i], task->kv_head);
+        span.values[i] = host_kv_values(job->cache, args->layer, blocks[i], task->kv_head);
     }
+    for (uint32_t i = 0; i < n_ahead; i++) {
+        span.ahead[i] = host_kv_keys(job->cache, args->layer, blocks[ATTENTION_BLOCKS + i], task->kv_head);
+    }
+    for (uint32_t i = n_ahead; i < ATTENTION_BLOCKS; i++) {
+        span.ahead[i] = span.keys[0];
+    }
+    span.ahead_lines = n_ahead ? job->cache->head_bytes / 64 : 0;
     for (uint32_t i = 0; i < n_rows; i++) {
         uint32_t last  = attention_end_visible(args, task->sequence, task->token + i / job->group) - 1;
         uint32_t first = attention_first_visible(args, last);
@@ -282,7 +293,8 @@ static void attend_task_span(const attention_job *job, const attention_task *tas
         }
         if (n == ATTENTION_ROWS || i + 1 == n_rows) {
             attend(job, &span, &rows, n);
-            n = 0;
+            n                = 0;
+            span.ahead_lines = 0;
         }
     }
 }
@@ -309,8 +321,9 @@ static void attend_task_segment(const attention_job *job, const attention_task *
     uint32_t stop      = (segment + 1) * ATTENTION_SEGMENT < end ? (segment + 1) * ATTENTION_SEGMENT : end;
     uint32_t end_block = (stop + KERN_KV_BLOCK_TOKENS - 1) / KERN_KV_BLOCK_TOKENS;
     for (uint32_t b = start / ATTENTION_SPAN * ATTENTION_BLOCKS; b < end_block; b += ATTENTION_BLOCKS) {
-        uint32_t n_blocks = end_block - b < ATTENTION_BLOCKS ? end_block - b : ATTENTION_BLOCKS;
-        attend_task_span(job, task, b, n_blocks, state);
+        uint32_t n_blocks = end_block - b < ATTENTION_BLOCKS ? end_block - b : ATTENTION_BLOCKS, next = b + n_blocks;
+        uint32_t n_ahead = end_block - next < ATTENTION_BLOCKS ? end_block - next : ATTENTION_BLOCKS;
+        attend_task_span(job, task, b, n_blocks, n_ahead, state);
     }
 }
 

@@ -14,8 +14,17 @@ enum {
 /* Blocks of the cache that follow each other in a sequence, from a multiple of ATTENTION_SPAN on. */
 typedef struct {
     const unsigned char *keys[ATTENTION_BLOCKS], *values[ATTENTION_BLOCKS];
-    uint32_t             n_blocks;
+    const unsigned char *ahead[ATTENTION_BLOCKS]; /* what the next span reads: fetched while this one is computed */
+    uint32_t             n_blocks, ahead_lines;   /* lines of each block of `ahead`; 0: nothing to fetch */
 } attention_span;
+
+/* The cache scatters a head's blocks by whole pages, across which the CPU does not prefetch on its own. */
+LANES void fetch_ahead(const attention_span *span, uint32_t block, uint32_t line, uint32_t n)
+{
+    for (uint32_t end = line + n < span->ahead_lines ? line + n : span->ahead_lines; line < end; line++) {
+        __builtin_prefetch(span->ahead[block] + 64 * line, 0, 2);
+    }
+}
 
 /* Query rows against one span: pointers to each row's state, and its visible places [first, end) of the span. */
 typedef struct {

@@ -4,7 +4,8 @@
  *
  *     bench_kernels [n_threads [variant [attention]]]
  *
- * Weights stand in a ring of copies larger than the last-level cache, as the layers of a model do. */
+ * Weights, and what attention reads, stand in a ring of copies larger than the last-level cache, as the layers of a
+ * model do. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -129,9 +130,10 @@ static void bench_gemm(kern_device *device, kern_dtype dtype)
 static void bench_attention(kern_device *device, kern_dtype dtype, uint32_t position, uint32_t n_q)
 {
     enum { HEADS = 9, KV_HEADS = 3, HEAD_DIM = 64 };
-    char           why[KERN_WHY_BYTES], name[64];
-    uint32_t       n_blocks = (position + n_q + 15) / 16, *table = malloc(n_blocks * sizeof *table);
-    kern_kv_shape  shape = {1, n_blocks, KV_HEADS, HEAD_DIM, dtype};
+    char          why[KERN_WHY_BYTES], name[64];
+    uint32_t      n_blocks = (position + n_q + 15) / 16, *table = malloc(n_blocks * sizeof *table);
+    kern_kv_shape shape  = {1, n_blocks, KV_HEADS, HEAD_DIM, dtype};
+    shape.n_layers       = (uint32_t)(RING_BYTES / (kern_kv_block_bytes(&shape) * n_blocks));
     kern_kv_cache *cache = kern_kv_cache_new(device, &shape, why);
     float         *q = noise((size_t)n_q * HEADS * HEAD_DIM), *out = noise((size_t)n_q * HEADS * HEAD_DIM);
     kern_sequence  sequence = {0, n_q, position, 0};
@@ -148,9 +150,10 @@ static void bench_attention(kern_device *device, kern_dtype dtype, uint32_t posi
                                 .n_heads      = HEADS,
                                 .scale        = 0.125f};
     double              best = 1e9, keys = (double)n_q * (position + (n_q + 1) / 2.0);
-    TIME(best, 4, kern_attention(device, &args))
+    TIME(best, 4, (args.layer = (args.layer + 1) % shape.n_layers, kern_attention(device, &args)))
     snprintf(name, sizeof name, "attention %s, %u rows after %u", kern_dtype_name(dtype), n_q, position);
-    report(name, best, (double)kern_kv_block_bytes(&shape) / 16 * (position + n_q), keys * HEADS * HEAD_DIM * 4);
+    report(name, best, (double)kern_kv_block_bytes(&shape) / shape.n_layers / 16 * (position + n_q),
+           keys * HEADS * HEAD_DIM * 4);
     kern_kv_cache_free(device, &cache);
     free(q), free(out), free(table);
 }
