@@ -53,6 +53,7 @@ void sequence_release(scheduler *s, sequence *q)
     else
         x->free_slots[x->n_free_slots++] = q->slot;
     suspicion_released(x, q);
+    kv_moves_released(q);
     leave_running_list(q);
     q->executor  = NULL;
     q->opened    = false;
@@ -118,6 +119,12 @@ static uint32_t walk_cached_prefix(scheduler *s, const sequence *q, const execut
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x)
 {
     return walk_cached_prefix(s, q, x, NULL, NULL);
+}
+
+uint32_t sequence_find_cached(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks)
+{
+    kv_hash last;
+    return walk_cached_prefix(s, q, x, blocks, &last);
 }
 
 void sequence_start(scheduler *s, sequence *q, executor_link *x)
