@@ -379,8 +379,9 @@ static void dump(const void *self)
         fprintf(stderr, "  request %s attempt %u\n", id, r->envelope.attempt);
         for (uint32_t i = 0; i < r->n_sequences; i++) {
             const sequence *q = &r->sequences[i];
-            fprintf(stderr, "    choice %u state %d: %u tokens, %u computed, %u planned, %u pending, %u in flight\n",
-                    q->choice, q->state, q->n_tokens, q->n_computed, q->n_planned, q->n_pending, q->n_in_flight);
+            fprintf(stderr, "    choice %u state %d: %u tokens, %u computed, %u planned, %u pending, %u in flight%s\n",
+                    q->choice, q->state, q->n_tokens, q->n_computed, q->n_planned, q->n_pending, q->n_in_flight,
+                    q->loading ? ", loading" : q->draft != DRAFT_OFF ? ", drafting" : "");
         }
     }
 }

@@ -131,6 +131,7 @@ void sequence_start(scheduler *s, sequence *q, executor_link *x)
 {
     assert(q->state == SEQUENCE_WAITING && x->n_free_slots > 0);
     queue_remove(s, q);
+    q->planned_in_step                                              = 0; /* steps are each executor's own */
     q->state                                                        = SEQUENCE_RUNNING;
     q->executor                                                     = x;
     q->slot                                                         = x->free_slots[--x->n_free_slots];
