@@ -220,10 +220,10 @@ static bool is_done(executor *x, const job *j)
 
 static void turn_transfers(executor *x)
 {
-    bool to_copy = kv_transfer_turn(x->transfers);
+    bool to_copy = kv_transfer_turn(x->transfers, x->next_out);
     if (x->options->compute_inline) {
         while (kv_transfer_copy(x->transfers))
-            kv_transfer_turn(x->transfers);
+            kv_transfer_turn(x->transfers, x->next_out);
     } else if (to_copy) {
         pthread_mutex_lock(&x->mutex);
         x->copies_wait = true;
@@ -243,7 +243,6 @@ static executor_ready about_of(const executor *x)
 static void on_turn(void *self)
 {
     executor *x = self;
-    turn_transfers(x);
     for (;;) {
         job *j = &x->jobs[x->next_out % JOBS];
         pthread_mutex_lock(&x->mutex);
@@ -263,6 +262,7 @@ static void on_turn(void *self)
         pthread_mutex_unlock(&x->mutex);
         x->next_out++;
     }
+    turn_transfers(x);
     if (!actor_is_draining(x->actor)) {
         executor_ready about = about_of(x);
         employer_turn(&x->employer, x->next_out == x->next_in, &about);
@@ -321,7 +321,8 @@ static void on_step_plan(void *self, const message *m)
 
 static void on_kv_load(void *self, const message *m)
 {
-    kv_transfer_on_load(((executor *)self)->transfers, m);
+    executor *x = self;
+    kv_transfer_on_load(x->transfers, m, x->next_in);
 }
 
 static void on_kv_fetch(void *self, const message *m)

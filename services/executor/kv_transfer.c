@@ -21,7 +21,8 @@ enum {
 };
 
 typedef struct {
-    bool     used, failed;
+    bool     used, failed, begun;
+    uint32_t n_jobs; /* to be done first */
     uint64_t number, fetch;     /* the scheduler's; ours, never used again */
     uint64_t term, source_term; /* of this executor when it was told; of the source */
     char     source[BUS_NAME_BYTES + 1], endpoint[ACTOR_PLACE_BYTES];
@@ -321,7 +322,7 @@ static const char *find_load_fault(const kv_transfer *t, const kv_load *body)
     return NULL;
 }
 
-void kv_transfer_on_load(kv_transfer *t, const message *m)
+void kv_transfer_on_load(kv_transfer *t, const message *m, uint32_t n_jobs)
 {
     const kv_load *body = m->body;
     if (m->from != t->employer->scheduler || !t->employer->taken)
@@ -339,9 +340,8 @@ void kv_transfer_on_load(kv_transfer *t, const message *m)
                 .fetch       = ++t->n_fetches,
                 .term        = atomic_load(&t->employer->term),
                 .source_term = body->term,
+                .n_jobs      = n_jobs,
                 .n           = body->n_from,
-                .began_ns    = actor_now_ns(t->actor),
-                .heard_ns    = actor_now_ns(t->actor),
                 .from        = from,
                 .to          = to};
     snprintf(l->source, sizeof l->source, "%.*s", SPAN_ARG(body->source));
@@ -451,7 +451,7 @@ static void on_patience(void *self, actor_timer *timer)
 static bool settle(kv_transfer *t, load *l)
 {
     if (!is_stale(t, l) && !l->failed && l->n_written < l->n) {
-        if (actor_now_ns(t->actor) - l->heard_ns < PATIENCE_MS * NS_PER_MS)
+        if (!l->begun || actor_now_ns(t->actor) - l->heard_ns < PATIENCE_MS * NS_PER_MS)
             return true;
         fail(l, "the executor that has the blocks does not answer");
     }
@@ -486,14 +486,18 @@ static void call_sources(kv_transfer *t)
         log_error("executors not called", "why=\"%s\"", err.text);
 }
 
-bool kv_transfer_turn(kv_transfer *t)
+bool kv_transfer_turn(kv_transfer *t, uint32_t n_jobs_done)
 {
     int64_t due_ns = INT64_MAX;
     send_reads(t);
     take_writes(t);
     for (uint32_t i = 0; i < LOADS_MAX; i++) {
         load *l = &t->loads[i];
-        if (!l->used || !settle(t, l))
+        if (l->used && !l->begun && (int32_t)(n_jobs_done - l->n_jobs) >= 0) {
+            l->begun    = true;
+            l->began_ns = l->heard_ns = actor_now_ns(t->actor);
+        }
+        if (!l->used || !settle(t, l) || !l->begun)
             continue;
         if (!l->failed && !is_stale(t, l))
             ask(t, l);

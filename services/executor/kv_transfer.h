@@ -23,15 +23,16 @@ void         kv_transfer_free(kv_transfer **t);
 /* Adds to what executor.ready says: where others fetch blocks, and how large one is. The text lives as long as `t`. */
 void kv_transfer_describe(const kv_transfer *t, executor_ready *about);
 
-/* On these messages, and on every on_peer_down. */
-void kv_transfer_on_load(kv_transfer *t, const message *m);
+/* On these messages, and on every on_peer_down. `n_jobs` plans came before a load: they may still write into its blocks,
+ * for sequences that have ended meanwhile. */
+void kv_transfer_on_load(kv_transfer *t, const message *m, uint32_t n_jobs);
 void kv_transfer_on_fetch(kv_transfer *t, const message *m);
 void kv_transfer_on_blocks(kv_transfer *t, const message *m);
 void kv_transfer_peer_down(kv_transfer *t, const peer *gone);
 
-/* Hands on what was copied, asks for more and ends what is late: at the end of each turn. True when there is something
- * to copy since the last call. */
-bool kv_transfer_turn(kv_transfer *t);
+/* Hands on what was copied, asks for more and ends what is late: once a turn, when `n_jobs_done` of those plans have
+ * run. True when there is something to copy since the last call. */
+bool kv_transfer_turn(kv_transfer *t, uint32_t n_jobs_done);
 
 /* Copies what waits, on the thread that computes, before its next job. False: nothing waits. */
 bool kv_transfer_copy(kv_transfer *t);
