@@ -176,7 +176,11 @@ static const actor_route reader_routes[]    = {{MSG_GEN_OPEN, actor_ignore},
                                                {MSG_GEN_CANCEL, actor_ignore},
                                                {MSG_GEN_FIND, actor_ignore}};
 static const actor_route drafter_routes[]   = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
-static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
+static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset},
+                                               {MSG_STEP_PLAN, on_plan},
+                                               {MSG_KV_LOAD, on_load},
+                                               {MSG_KV_FETCH, actor_ignore},
+                                               {MSG_KV_BLOCKS, actor_ignore}};
 
 static const actor_class classes[N_PLAYERS] = {
     [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),
