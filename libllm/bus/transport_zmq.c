@@ -359,7 +359,8 @@ static bool zmqt_endpoint(transport *t, uint32_t number, char *text, size_t text
         zmq_getsockopt(link->socket, ZMQ_CURVE_SERVER, &encrypting, &int_bytes) != 0)
         return false;
     size = strlen(text);
-    return !encrypting || (size_t)snprintf(text + size, text_bytes - size, "#%s", t->keys->public_key) < text_bytes - size;
+    return !encrypting ||
+           (size_t)snprintf(text + size, text_bytes - size, "#%s", t->keys->public_key) < text_bytes - size;
 }
 
 static void zmqt_free(transport *t)

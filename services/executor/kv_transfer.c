@@ -21,13 +21,13 @@ enum {
 };
 
 typedef struct {
-    bool     used, failed, begun;
-    uint32_t n_jobs; /* to be done first */
-    uint64_t number, fetch;     /* the scheduler's; ours, never used again */
-    uint64_t term, source_term; /* of this executor when it was told; of the source */
-    char     source[BUS_NAME_BYTES + 1], endpoint[ACTOR_PLACE_BYTES];
-    uint32_t n, n_asked, n_received, n_written, n_ahead; /* blocks; messages asked for and not written */
-    int64_t  began_ns, heard_ns;
+    bool      used, failed, begun;
+    uint32_t  n_jobs;            /* to be done first */
+    uint64_t  number, fetch;     /* the scheduler's; ours, never used again */
+    uint64_t  term, source_term; /* of this executor when it was told; of the source */
+    char      source[BUS_NAME_BYTES + 1], endpoint[ACTOR_PLACE_BYTES];
+    uint32_t  n, n_asked, n_received, n_written, n_ahead; /* blocks; messages asked for and not written */
+    int64_t   began_ns, heard_ns;
     uint32_t *from, *to;
     char      why[ERROR_TEXT_BYTES];
 } load;

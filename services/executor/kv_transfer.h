@@ -23,8 +23,8 @@ void         kv_transfer_free(kv_transfer **t);
 /* Adds to what executor.ready says: where others fetch blocks, and how large one is. The text lives as long as `t`. */
 void kv_transfer_describe(const kv_transfer *t, executor_ready *about);
 
-/* On these messages, and on every on_peer_down. `n_jobs` plans came before a load: they may still write into its blocks,
- * for sequences that have ended meanwhile. */
+/* On these messages, and on every on_peer_down. `n_jobs` plans came before a load: they may still write into its
+ * blocks, for sequences that have ended meanwhile. */
 void kv_transfer_on_load(kv_transfer *t, const message *m, uint32_t n_jobs);
 void kv_transfer_on_fetch(kv_transfer *t, const message *m);
 void kv_transfer_on_blocks(kv_transfer *t, const message *m);

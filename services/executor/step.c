@@ -297,8 +297,9 @@ void engine_read_block(engine *e, uint32_t block, void *bytes)
 
 void engine_write_block(engine *e, uint32_t block, const void *bytes)
 {
-    kern_kv_block(e->device, &(kern_kv_block_args){
-                                 .cache = e->cache, .block = block, .host = (void *)(uintptr_t)bytes, .into_cache = true});
+    kern_kv_block(
+        e->device,
+        &(kern_kv_block_args){.cache = e->cache, .block = block, .host = (void *)(uintptr_t)bytes, .into_cache = true});
 }
 
 /* ---- what a plan says of slots ---- */

@@ -1,9 +1,9 @@
 /* KV blocks that move between executors.
  *
  * Two reasons: a sequence starts where less of its prefix is warm than elsewhere, and to fetch the rest is cheaper than
- * to compute it; or its prompt is done on a prefill executor, and a decode executor goes on. Either way the sequence has
- * its slot and its blocks on the target already and is not planned until kv.loaded says how many came: the others are
- * computed there, and because tokens are a function of the request nobody can tell.
+ * to compute it; or its prompt is done on a prefill executor, and a decode executor goes on. Either way the sequence
+ * has its slot and its blocks on the target already and is not planned until kv.loaded says how many came: the others
+ * are computed there, and because tokens are a function of the request nobody can tell.
  *
  * A move holds its blocks on both sides itself. So sequences may end, give way or be lost meanwhile: nothing is written
  * into blocks that have a new owner. */
@@ -37,15 +37,16 @@ bool kv_moves_take_memory(executor_link *x)
 
 void kv_moves_register_metrics(scheduler *s)
 {
-    s->metrics.moves        = metric_counter("troupe_kv_transfers_total", "result=\"ok\"",
-                                             "KV blocks fetched by one executor from another, in sets of one sequence.");
-    s->metrics.moves_failed = metric_counter("troupe_kv_transfers_total", "result=\"failed\"",
-                                             "KV blocks fetched by one executor from another, in sets of one sequence.");
+    s->metrics.moves = metric_counter("troupe_kv_transfers_total", "result=\"ok\"",
+                                      "KV blocks fetched by one executor from another, in sets of one sequence.");
+    s->metrics.moves_failed =
+        metric_counter("troupe_kv_transfers_total", "result=\"failed\"",
+                       "KV blocks fetched by one executor from another, in sets of one sequence.");
     s->metrics.moved_blocks = metric_counter("troupe_kv_transfer_blocks_total", "", "KV blocks fetched so.");
-    s->metrics.handed_over  = metric_counter("troupe_kv_handovers_total", "",
-                                             "Sequences that went from a prefill to a decode executor.");
-    s->metrics.move_time    = metric_histogram("troupe_kv_transfer_seconds", "", "Time to fetch a set of KV blocks.",
-                                               metric_seconds_bounds, n_metric_seconds_bounds);
+    s->metrics.handed_over =
+        metric_counter("troupe_kv_handovers_total", "", "Sequences that went from a prefill to a decode executor.");
+    s->metrics.move_time = metric_histogram("troupe_kv_transfer_seconds", "", "Time to fetch a set of KV blocks.",
+                                            metric_seconds_bounds, n_metric_seconds_bounds);
 }
 
 /* ---- what is cheaper ---- */
@@ -80,7 +81,8 @@ bool kv_moves_fetch_is_cheaper(const executor_link *x, uint32_t n_blocks)
 static bool can_exchange(const executor_link *a, const executor_link *b)
 {
     return a != b && a->about.kv_endpoint.size > 0 && b->about.kv_endpoint.size > 0 &&
-           a->about.kv_block_bytes == b->about.kv_block_bytes; /* their fingerprints agree, or they were not both here */
+           a->about.kv_block_bytes ==
+               b->about.kv_block_bytes; /* their fingerprints agree, or they were not both here */
 }
 
 static kv_move *free_move(executor_link *target)
@@ -173,8 +175,8 @@ void kv_moves_loaded(scheduler *s, executor_link *x, const kv_loaded *what)
     metric_add(s->metrics.moved_blocks, what->n_blocks);
     metric_observe(s->metrics.move_time, what->elapsed_us / 1e6);
     if (what->n_blocks == m->n && what->elapsed_us > 0)
-        x->kv_bytes_per_s = smoothed(x->kv_bytes_per_s, (double)m->n * (double)x->about.kv_block_bytes /
-                                                            (what->elapsed_us / 1e6));
+        x->kv_bytes_per_s =
+            smoothed(x->kv_bytes_per_s, (double)m->n * (double)x->about.kv_block_bytes / (what->elapsed_us / 1e6));
     finish(s, x, m, what->n_blocks);
 }
 
@@ -273,8 +275,8 @@ bool kv_moves_will_hand_over(const scheduler *s, const sequence *q)
 /* All that is computed goes along, the last block too, which is not full: nobody writes into it any more. */
 static void hand_over(scheduler *s, sequence *q, executor_link *target)
 {
-    executor_link *source = q->executor;
-    kv_move       *m      = free_move(target);
+    executor_link *source      = q->executor;
+    kv_move       *m           = free_move(target);
     uint32_t       n_positions = q->n_computed, n = (n_positions + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     assert(m && n <= q->n_blocks && n <= room_of(target));
     memcpy(m->from, q->blocks, n * sizeof *m->from);

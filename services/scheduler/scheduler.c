@@ -352,7 +352,8 @@ static void check(const void *self)
         }
         assert(n_running == x->n_running);
         assert(x->n_free_slots + x->n_pending_closes + n_running == x->about.n_slots);
-        assert(n_running > 0 || kv_moves_hold_blocks(s, x) || kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
+        assert(n_running > 0 || kv_moves_hold_blocks(s, x) ||
+               kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
         kv_pool_check(x->pool);
         n_live += n_running;
     }
@@ -381,7 +382,9 @@ static void dump(const void *self)
             const sequence *q = &r->sequences[i];
             fprintf(stderr, "    choice %u state %d: %u tokens, %u computed, %u planned, %u pending, %u in flight%s\n",
                     q->choice, q->state, q->n_tokens, q->n_computed, q->n_planned, q->n_pending, q->n_in_flight,
-                    q->loading ? ", loading" : q->draft != DRAFT_OFF ? ", drafting" : "");
+                    q->loading              ? ", loading"
+                    : q->draft != DRAFT_OFF ? ", drafting"
+                                            : "");
         }
     }
 }

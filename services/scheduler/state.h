@@ -120,9 +120,9 @@ typedef struct {
 /* KV blocks on their way from one executor to another. It holds them on both sides, whatever becomes of the sequence
  * that wants them. */
 struct kv_move {
-    uint64_t       number; /* 0: unused */
-    executor_link *source; /* NULL: it was lost, and its blocks with it */
-    sequence      *sequence; /* NULL: it goes on without them */
+    uint64_t       number;         /* 0: unused */
+    executor_link *source;         /* NULL: it was lost, and its blocks with it */
+    sequence      *sequence;       /* NULL: it goes on without them */
     uint32_t       n, n_positions; /* blocks; what the sequence has computed when all are there */
     uint32_t      *from, *to;      /* room for KV_MOVE_BLOCKS_MAX, or all of the target's */
 };
@@ -149,7 +149,7 @@ struct executor_link {
     uint32_t      *closes, *copy_from, *copy_to;
     kv_move        moves[KV_MOVES_MAX]; /* to here */
     uint32_t       n_moves;
-    uint32_t      *move_blocks;                              /* their memory */
+    uint32_t      *move_blocks;                          /* their memory */
     double         prefill_tokens_per_s, kv_bytes_per_s; /* measured; 0: not yet */
     char           model[256], device[128], kv_endpoint[257];
 };

@@ -40,9 +40,9 @@ typedef struct {
     actor            *scheduler, *collector, *gateway, *tokenizer;
     actor            *executors[GENERATION_EXECUTORS_MAX], *drafters[2];
     scheduler_options scheduler_options;
-    executor_options  executor_options;                   /* of all executors, but for their roles */
+    executor_options  executor_options; /* of all executors, but for their roles */
     executor_role     roles[GENERATION_EXECUTORS_MAX];
-    bool              kv_bind; /* executors exchange KV blocks */
+    bool              kv_bind;                              /* executors exchange KV blocks */
     executor_options  options_of[GENERATION_EXECUTORS_MAX]; /* filled in by deployment_start */
     char              binds[GENERATION_EXECUTORS_MAX][32];
     drafter_options   drafter_options;

@@ -44,8 +44,8 @@ static void write_down(stage_executor *x, const step_plan *plan)
     if (plan->n_entries == 0)
         return;
     assert_true(x->n_plans < STAGE_PLANS);
-    x->entries[x->n_plans] = plan->n_entries;
-    x->opens[x->n_plans]   = plan->n_opens;
+    x->entries[x->n_plans]         = plan->n_entries;
+    x->opens[x->n_plans]           = plan->n_opens;
     x->first_positions[x->n_plans] = plan->entries[0].position;
     for (uint32_t i = 0; i < plan->n_opens; i++)
         x->tokens_opened[x->n_plans] += plan->opens[i].n_tokens;

@@ -35,10 +35,10 @@ typedef struct {
     uint32_t   entries[STAGE_PLANS]; /* of each of them */
     uint32_t   opens[STAGE_PLANS], tokens_opened[STAGE_PLANS];
     int64_t    at_ms[STAGE_PLANS];
-    uint32_t   n_loads, n_load_blocks; /* of KV blocks, and how many blocks the last one has */
-    uint64_t   load;                   /* the last one's number */
-    uint32_t   n_loaded_max;           /* more do not come */
-    bool       keeps_loads;            /* is not answered until stage_end_load */
+    uint32_t   n_loads, n_load_blocks;       /* of KV blocks, and how many blocks the last one has */
+    uint64_t   load;                         /* the last one's number */
+    uint32_t   n_loaded_max;                 /* more do not come */
+    bool       keeps_loads;                  /* is not answered until stage_end_load */
     uint32_t   first_positions[STAGE_PLANS]; /* of the first entry of each plan */
     arena     *memory;
 } stage_executor;

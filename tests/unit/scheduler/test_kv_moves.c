@@ -148,12 +148,10 @@ static void blocks_are_fetched_when_that_is_cheaper(void **state)
         uint32_t n_blocks;
         bool     is_cheaper;
     } table[] = {
-        {0, 0, 1, true}, /* what was not measured is tried */
-        {1000, 0, 1, true},
-        {0, 1000, 1, true},
-        {1000, 1e9, 10, true},   /* 160 ms against 12 */
-        {1000, 50e6, 10, false}, /* against 202 */
-        {1e6, 1e12, 10, false},  /* 160 us, less than a fetch takes anyhow */
+        {0, 0, 1, true},                                                    /* what was not measured is tried */
+        {1000, 0, 1, true},      {0, 1000, 1, true}, {1000, 1e9, 10, true}, /* 160 ms against 12 */
+        {1000, 50e6, 10, false},                                            /* against 202 */
+        {1e6, 1e12, 10, false},                                             /* 160 us, less than a fetch takes anyhow */
     };
     for (size_t i = 0; i < COUNT(table); i++) {
         executor_link x = {.about.kv_block_bytes = 1000000,
@@ -176,7 +174,7 @@ static void a_prefix_is_fetched_from_an_executor_that_is_full_and_has_it(void **
         stage_request  *q     = stage_add(&t, 50, 3);
         stage_send(&t, q, 0);
         stage_run(&t, 10);
-        stage_executor *second = add_executor(&t, EXECUTOR_ROLE_BOTH);
+        stage_executor *second                    = add_executor(&t, EXECUTOR_ROLE_BOTH);
         link_of(&t, second)->prefill_tokens_per_s = 1000;
         link_of(&t, second)->kv_bytes_per_s       = slow ? 1000 : 1e9;
         for (uint32_t i = 0; i < 2; i++) {
