@@ -1,11 +1,11 @@
-"""A prefill and a decode executor as processes of their own, over tcp with CURVE: what they say together is what one says
-alone, and metrics tell that KV blocks moved."""
+"""A prefill and a decode executor as processes of their own, over tcp with CURVE: together they say what one says alone,
+and metrics tell that KV blocks moved."""
 
 from processes import MODEL_NAME, Cluster, free_port, start_serve, wait_until
 
 PROMPTS = [
     "The capital of France is",
-    "Once upon a time there was a fox who lived at the edge of a large forest, and every morning it went to the river to",
+    "Once upon a time there was a fox who lived at the edge of a large forest, and every morning it went to the river",
     "List three colours:",
 ]
 
@@ -36,8 +36,8 @@ def test_a_prefill_and_a_decode_executor_say_what_one_says_alone(tmp_path):
     alone.stop()
     cluster = DisaggregatedCluster(tmp_path / "two", "tcp", counts={"executor": 2}).start_all()
     try:
-        wait_until(lambda: sum("executor joined" in line["msg"] for line in cluster.processes["scheduler"].lines()) == 2,
-                   "both executors work for the scheduler")
+        scheduler = cluster.processes["scheduler"]
+        wait_until(lambda: sum(line["msg"] == "executor joined" for line in scheduler.lines()) == 2, "both joined")
         assert ask(cluster) == expected
         assert cluster.metric("troupe_kv_handovers_total") == len(PROMPTS)
         assert cluster.metric("troupe_kv_transfers_total", result="ok") == len(PROMPTS)
