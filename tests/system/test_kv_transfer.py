@@ -1,4 +1,4 @@
-"""A prefill and a decode executor as processes of their own, over tcp with CURVE: together they say what one says alone,
+"""A prefill and a decode executor as processes of their own, over tcp with CURVE: together they say what one says,
 and metrics tell that KV blocks moved."""
 
 from processes import MODEL_NAME, Cluster, free_port, start_serve, wait_until
