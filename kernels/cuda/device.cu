@@ -246,6 +246,7 @@ static const kern_backend backend = {
     cuda_rope,
     cuda_kv_write,
     cuda_kv_copy,
+    cuda_kv_block,
     cuda_attention,
     cuda_glu,
     cuda_gather,

@@ -101,6 +101,7 @@ void cuda_gemm(kern_device *device, const kern_gemm_args *args);
 void cuda_rope(kern_device *device, const kern_rope_args *args);
 void cuda_kv_write(kern_device *device, const kern_kv_write_args *args);
 void cuda_kv_copy(kern_device *device, const kern_kv_copy_args *args);
+void cuda_kv_block(kern_device *device, const kern_kv_block_args *args);
 void cuda_attention(kern_device *device, const kern_attention_args *args);
 void cuda_glu(kern_device *device, const kern_glu_args *args);
 void cuda_gather(kern_device *device, const kern_gather_args *args);

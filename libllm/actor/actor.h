@@ -170,7 +170,8 @@ void actor_grant(actor *a, peer *to, uint32_t n);
  * when their session ends. False: a name, or an endpoint, is over the limits. */
 bool actor_set_places(actor *a, const char *name, const char (*places)[ACTOR_PLACE_BYTES], uint32_t n, error *err);
 
-/* The endpoint that bind[index] really listens on, for those that let the system choose a port. */
+/* The endpoint that bind[index] really listens on, for those that let the system choose a port; with CURVE "#" and the
+ * public key follow. */
 bool actor_endpoint(const actor *a, uint32_t index, char *text, size_t text_bytes);
 
 /* A peer by node name, or NULL. */

@@ -18,6 +18,16 @@ const char *cancel_reason_name(cancel_reason value)
     return "unknown";
 }
 
+const char *executor_role_name(executor_role value)
+{
+    switch (value) {
+    case EXECUTOR_ROLE_BOTH: return "both";
+    case EXECUTOR_ROLE_PREFILL: return "prefill";
+    case EXECUTOR_ROLE_DECODE: return "decode";
+    }
+    return "unknown";
+}
+
 const char *finish_reason_name(finish_reason value)
 {
     switch (value) {
@@ -509,6 +519,9 @@ static const wire_field executor_ready_fields[] = {
     {"n_pooled", 11, WIRE_U32, .offset = offsetof(executor_ready, n_pooled)},
     {"encoder", 12, WIRE_BOOL, .offset = offsetof(executor_ready, encoder)},
     {"term", 13, WIRE_U64, .offset = offsetof(executor_ready, term)},
+    {"serves", 20, WIRE_ENUM, .offset = offsetof(executor_ready, serves), .n_enum = 3},
+    {"kv_endpoint", 21, WIRE_STR, .offset = offsetof(executor_ready, kv_endpoint), .max_bytes = 256},
+    {"kv_block_bytes", 22, WIRE_U64, .offset = offsetof(executor_ready, kv_block_bytes)},
 };
 
 static const wire_struct executor_ready_wire = {"executor.ready", executor_ready_fields, COUNT(executor_ready_fields), sizeof(executor_ready), &executor_ready_defaults};
@@ -549,6 +562,54 @@ static const wire_struct step_result_wire = {"step.result", step_result_fields, 
 const executor_leave executor_leave_defaults = {0};
 
 static const wire_struct executor_leave_wire = {"executor.leave", NULL, 0, sizeof(executor_leave), &executor_leave_defaults};
+
+const kv_load kv_load_defaults = {0};
+
+static const wire_field kv_load_fields[] = {
+    {"load", 1, WIRE_U64, .offset = offsetof(kv_load, load), .required = true},
+    {"source", 2, WIRE_STR, .offset = offsetof(kv_load, source), .required = true, .max_bytes = 64},
+    {"endpoint", 3, WIRE_STR, .offset = offsetof(kv_load, endpoint), .required = true, .max_bytes = 256},
+    {"term", 4, WIRE_U64, .offset = offsetof(kv_load, term), .required = true},
+    {"from", 5, WIRE_BLOB, .offset = offsetof(kv_load, from), .count_offset = offsetof(kv_load, n_from), .max_items = 65536},
+    {"to", 6, WIRE_BLOB, .offset = offsetof(kv_load, to), .count_offset = offsetof(kv_load, n_to), .max_items = 65536},
+};
+
+static const wire_struct kv_load_wire = {"kv.load", kv_load_fields, COUNT(kv_load_fields), sizeof(kv_load), &kv_load_defaults};
+
+const kv_loaded kv_loaded_defaults = {0};
+
+static const wire_field kv_loaded_fields[] = {
+    {"load", 1, WIRE_U64, .offset = offsetof(kv_loaded, load), .required = true},
+    {"n_blocks", 2, WIRE_U32, .offset = offsetof(kv_loaded, n_blocks)},
+    {"elapsed_us", 3, WIRE_U32, .offset = offsetof(kv_loaded, elapsed_us)},
+    {"error", 4, WIRE_STR, .offset = offsetof(kv_loaded, error), .max_bytes = 400},
+};
+
+static const wire_struct kv_loaded_wire = {"kv.loaded", kv_loaded_fields, COUNT(kv_loaded_fields), sizeof(kv_loaded), &kv_loaded_defaults};
+
+const kv_fetch kv_fetch_defaults = {0};
+
+static const wire_field kv_fetch_fields[] = {
+    {"fetch", 1, WIRE_U64, .offset = offsetof(kv_fetch, fetch), .required = true},
+    {"first", 2, WIRE_U32, .offset = offsetof(kv_fetch, first)},
+    {"term", 3, WIRE_U64, .offset = offsetof(kv_fetch, term), .required = true},
+    {"fingerprint", 4, WIRE_U64, .offset = offsetof(kv_fetch, fingerprint), .required = true},
+    {"blocks", 5, WIRE_BLOB, .offset = offsetof(kv_fetch, blocks), .count_offset = offsetof(kv_fetch, n_blocks), .max_items = 64},
+};
+
+static const wire_struct kv_fetch_wire = {"kv.fetch", kv_fetch_fields, COUNT(kv_fetch_fields), sizeof(kv_fetch), &kv_fetch_defaults};
+
+const kv_blocks kv_blocks_defaults = {0};
+
+static const wire_field kv_blocks_fields[] = {
+    {"fetch", 1, WIRE_U64, .offset = offsetof(kv_blocks, fetch), .required = true},
+    {"first", 2, WIRE_U32, .offset = offsetof(kv_blocks, first)},
+    {"n_blocks", 3, WIRE_U32, .offset = offsetof(kv_blocks, n_blocks)},
+    {"data", 4, WIRE_BYTES, .offset = offsetof(kv_blocks, data), .max_bytes = 16777216},
+    {"error", 5, WIRE_STR, .offset = offsetof(kv_blocks, error), .max_bytes = 400},
+};
+
+static const wire_struct kv_blocks_wire = {"kv.blocks", kv_blocks_fields, COUNT(kv_blocks_fields), sizeof(kv_blocks), &kv_blocks_defaults};
 
 const draft_request draft_request_defaults = {0};
 
@@ -608,6 +669,10 @@ const message_info message_infos[] = {
     {50, "step.plan", 0x8, 0x10, true, &step_plan_wire},
     {51, "step.result", 0x10, 0x8, false, &step_result_wire},
     {52, "executor.leave", 0x10, 0x8, false, &executor_leave_wire},
+    {56, "kv.load", 0x8, 0x10, false, &kv_load_wire},
+    {57, "kv.loaded", 0x10, 0x8, false, &kv_loaded_wire},
+    {58, "kv.fetch", 0x10, 0x10, true, &kv_fetch_wire},
+    {59, "kv.blocks", 0x10, 0x10, true, &kv_blocks_wire},
     {64, "draft.request", 0x8, 0x20, true, &draft_request_wire},
     {65, "draft.reply", 0x20, 0x8, false, &draft_reply_wire},
     {66, "draft.forget", 0x8, 0x20, false, &draft_forget_wire},
@@ -641,6 +706,10 @@ static_assert(sizeof(executor_reset) <= MESSAGE_BODY_BYTES_MAX, "executor.reset 
 static_assert(sizeof(step_plan) <= MESSAGE_BODY_BYTES_MAX, "step.plan is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(step_result) <= MESSAGE_BODY_BYTES_MAX, "step.result is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(executor_leave) <= MESSAGE_BODY_BYTES_MAX, "executor.leave is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(kv_load) <= MESSAGE_BODY_BYTES_MAX, "kv.load is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(kv_loaded) <= MESSAGE_BODY_BYTES_MAX, "kv.loaded is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(kv_fetch) <= MESSAGE_BODY_BYTES_MAX, "kv.fetch is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(kv_blocks) <= MESSAGE_BODY_BYTES_MAX, "kv.blocks is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_request) <= MESSAGE_BODY_BYTES_MAX, "draft.request is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_reply) <= MESSAGE_BODY_BYTES_MAX, "draft.reply is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_forget) <= MESSAGE_BODY_BYTES_MAX, "draft.forget is larger than MESSAGE_BODY_BYTES_MAX");

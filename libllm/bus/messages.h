@@ -19,6 +19,15 @@ typedef enum {
 
 const char *cancel_reason_name(cancel_reason value);
 
+/* What an executor is for - prompts, the tokens after them, or both. */
+typedef enum {
+    EXECUTOR_ROLE_BOTH = 0,
+    EXECUTOR_ROLE_PREFILL = 1,
+    EXECUTOR_ROLE_DECODE = 2,
+} executor_role;
+
+const char *executor_role_name(executor_role value);
+
 /* Why a choice ended. */
 typedef enum {
     FINISH_REASON_NONE = 0,
@@ -266,6 +275,10 @@ enum {
     MSG_STEP_PLAN = 50,
     MSG_STEP_RESULT = 51,
     MSG_EXECUTOR_LEAVE = 52,
+    MSG_KV_LOAD = 56,
+    MSG_KV_LOADED = 57,
+    MSG_KV_FETCH = 58,
+    MSG_KV_BLOCKS = 59,
     MSG_DRAFT_REQUEST = 64,
     MSG_DRAFT_REPLY = 65,
     MSG_DRAFT_FORGET = 66,
@@ -543,6 +556,9 @@ typedef struct executor_ready {
     uint32_t n_pooled;  /* numbers of a pooled output; 0: this executor gives none */
     bool encoder;  /* it generates nothing: pooled outputs alone */
     uint64_t term;  /* numbers the times that this executor offered itself to anybody */
+    executor_role serves;  /* what it is for; it can do all */
+    span kv_endpoint;  /* where other executors fetch its KV blocks, with its public key behind a #; empty: it neither gives nor takes any */
+    uint64_t kv_block_bytes;  /* bytes of one KV block */
 } executor_ready;
 
 extern const executor_ready executor_ready_defaults;
@@ -589,6 +605,53 @@ typedef struct executor_leave {
 } executor_leave;
 
 extern const executor_leave executor_leave_defaults;
+
+/* kv.load, scheduler -> executor. Fetch KV blocks from another executor of this scheduler. Answered by kv.loaded. */
+typedef struct kv_load {
+    uint64_t load;  /* numbers the loads of a scheduler */
+    span source;  /* node name of the executor that has them */
+    span endpoint;  /* where it listens, as its executor.ready said */
+    uint64_t term;  /* of its executor.ready: in another its blocks hold something else */
+    uint32_t n_from;
+    const uint32_t *from;  /* blocks there */
+    uint32_t n_to;
+    const uint32_t *to;  /* blocks here, as many */
+} kv_load;
+
+extern const kv_load kv_load_defaults;
+
+/* kv.loaded, executor -> scheduler. Ends a kv.load. Its blocks are not written any more. */
+typedef struct kv_loaded {
+    uint64_t load;
+    uint32_t n_blocks;  /* so many of its first blocks are there; all, unless there is an error */
+    uint32_t elapsed_us;
+    span error;  /* why the rest did not come */
+} kv_loaded;
+
+extern const kv_loaded kv_loaded_defaults;
+
+/* kv.fetch, executor -> executor. Asks for the bytes of KV blocks. Answered by kv.blocks. */
+typedef struct kv_fetch {
+    uint64_t fetch;  /* of the asking executor; in the answer again */
+    uint32_t first;  /* the same: place of blocks[0] in what is fetched */
+    uint64_t term;  /* the blocks are those of this term of the asked executor */
+    uint64_t fingerprint;  /* as in executor.ready: bytes of others mean something else */
+    uint32_t n_blocks;
+    const uint32_t *blocks;
+} kv_fetch;
+
+extern const kv_fetch kv_fetch_defaults;
+
+/* kv.blocks, executor -> executor. Bytes of KV blocks as the paged cache has them, one block after the other; or why they are not given. */
+typedef struct kv_blocks {
+    uint64_t fetch;
+    uint32_t first;
+    uint32_t n_blocks;
+    span data;
+    span error;
+} kv_blocks;
+
+extern const kv_blocks kv_blocks_defaults;
 
 /* draft.request, scheduler -> drafter. Propose up to `n` tokens to follow this sequence. */
 typedef struct draft_request {

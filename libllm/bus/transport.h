@@ -37,7 +37,8 @@ typedef struct transport transport;
 typedef struct {
     /* Opens a link. A name that nobody has bound yet is no error to connect. Fails when the endpoint is malformed,
      * taken, or not allowed without keys. Connecting an open link again drops its connection and what was not sent yet;
-     * to NULL, that is all. */
+     * to NULL, that is all. "tcp://host:port#KEY" is a server whose public CURVE key is not the process's
+     * --bus-server-key. */
     bool (*bind)(transport *t, uint32_t link, const char *endpoint, error *err);
     bool (*connect)(transport *t, uint32_t link, const char *endpoint, error *err);
 
@@ -55,7 +56,8 @@ typedef struct {
     /* Readable when there may be something to receive; -1 for a simulation. It is the same for the mailbox's life. */
     int (*fd)(const transport *t);
 
-    /* Where a bound link really listens, for endpoints that let the system choose a port. */
+    /* Where a bound link really listens, for endpoints that let the system choose a port; with CURVE its public key
+     * follows behind a #, so that whoever is told can connect. */
     bool (*endpoint)(transport *t, uint32_t link, char *text, size_t text_bytes);
 
     void (*free)(transport *t);

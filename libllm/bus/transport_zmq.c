@@ -90,15 +90,22 @@ static bool set_text(void *socket, int option, const char *text)
     return zmq_setsockopt(socket, option, text, strlen(text)) == 0;
 }
 
-static bool is_armed(const bus *b, bool bound)
+/* The public key of the server at an endpoint to connect to: behind its #, or the one that this process was told. */
+static const char *server_key_of(const bus *b, const char *endpoint)
 {
-    return b->keys.secret_key[0] && (bound ? b->keys.n_peers > 0 : b->keys.server_key[0] != '\0');
+    const char *named = strchr(endpoint, '#');
+    return named ? named + 1 : b->keys.server_key;
+}
+
+static bool is_armed(const bus *b, bool bound, const char *endpoint)
+{
+    return b->keys.secret_key[0] && (bound ? b->keys.n_peers > 0 : server_key_of(b, endpoint)[0] != '\0');
 }
 
 /* A tcp endpoint without keys is refused unless the process was told to be insecure. */
 static bool may_open(const bus *b, bool bound, const char *endpoint, error *err)
 {
-    return strncmp(endpoint, "tcp://", 6) != 0 || is_armed(b, bound) || b->options.insecure ||
+    return strncmp(endpoint, "tcp://", 6) != 0 || is_armed(b, bound, endpoint) || b->options.insecure ||
            error_set(err, ERR_UNAUTHORIZED,
                      "%s: a tcp endpoint needs %s; on loopback or a closed network --bus-insecure goes "
                      "without keys",
@@ -117,13 +124,13 @@ bool bus_may_connect(const bus *b, const char *endpoint, error *err)
 static bool secure(const bus *b, void *socket, bool bound, const char *endpoint, error *err)
 {
     const bus_keys *keys = &b->keys;
-    if (strncmp(endpoint, "tcp://", 6) != 0 || !is_armed(b, bound))
+    if (strncmp(endpoint, "tcp://", 6) != 0 || !is_armed(b, bound, endpoint))
         return may_open(b, bound, endpoint, err);
     int  on = 1;
     bool ok = bound ? set_text(socket, ZMQ_ZAP_DOMAIN, ZAP_DOMAIN) && /* without a domain the handler is not asked */
                           zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &on, sizeof on) == 0 &&
                           set_text(socket, ZMQ_CURVE_SECRETKEY, keys->secret_key)
-                    : set_text(socket, ZMQ_CURVE_SERVERKEY, keys->server_key) &&
+                    : set_text(socket, ZMQ_CURVE_SERVERKEY, server_key_of(b, endpoint)) &&
                           set_text(socket, ZMQ_CURVE_PUBLICKEY, keys->public_key) &&
                           set_text(socket, ZMQ_CURVE_SECRETKEY, keys->secret_key);
     return ok || zmq_failed(err, ERR_UNSUPPORTED, "CURVE", endpoint);
@@ -204,12 +211,14 @@ static bool zmqt_bind(transport *t, uint32_t number, const char *endpoint, error
 /* Opens the socket of a connected link; an inproc one stays closed until its server is there. */
 static bool open_connection(zmq_transport *z, zmq_link *link, error *err)
 {
+    char address[BUS_ENDPOINT_BYTES];
     if (is_inproc(link->endpoint) && !bus_inproc_exists(z->bus, link->endpoint))
         return true;
     link->socket = open_socket(z, false, link->endpoint, err);
     if (!link->socket)
         return false;
-    if (zmq_connect(link->socket, link->endpoint) == 0 && watch_socket(z, link->socket, EPOLL_CTL_ADD))
+    snprintf(address, sizeof address, "%.*s", (int)strcspn(link->endpoint, "#"), link->endpoint);
+    if (zmq_connect(link->socket, address) == 0 && watch_socket(z, link->socket, EPOLL_CTL_ADD))
         return true;
     zmq_failed(err, ERR_INVALID, "cannot be connected", link->endpoint);
     zmq_close(link->socket);
@@ -342,8 +351,16 @@ static int zmqt_fd(const transport *t)
 
 static bool zmqt_endpoint(transport *t, uint32_t number, char *text, size_t text_bytes)
 {
-    zmq_link *link = &((zmq_transport *)t)->links[number];
-    return link->socket && zmq_getsockopt(link->socket, ZMQ_LAST_ENDPOINT, text, &text_bytes) == 0;
+    zmq_link *link       = &((zmq_transport *)t)->links[number];
+    size_t    size       = text_bytes;
+    int       encrypting = 0;
+    size_t    int_bytes  = sizeof encrypting;
+    if (!link->socket || zmq_getsockopt(link->socket, ZMQ_LAST_ENDPOINT, text, &size) != 0 ||
+        zmq_getsockopt(link->socket, ZMQ_CURVE_SERVER, &encrypting, &int_bytes) != 0)
+        return false;
+    size = strlen(text);
+    return !encrypting ||
+           (size_t)snprintf(text + size, text_bytes - size, "#%s", t->keys->public_key) < text_bytes - size;
 }
 
 static void zmqt_free(transport *t)

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "executor/employer.h"
+#include "executor/kv_transfer.h"
 #include "executor/step.h"
 
 #include <assert.h>
@@ -36,14 +37,15 @@ typedef struct {
     const executor_options *options;
     engine                 *engine;
     employer                employer; /* whose plans are run */
+    kv_transfer            *transfers;
     job                     jobs[JOBS];
     uint32_t                next_in, next_compute, next_out; /* rising; modulo JOBS */
     pthread_t               thread;
     bool                    has_thread;
     actor_timer             pass;  /* computed inline: its end */
-    pthread_mutex_t         mutex; /* guards job states and `stopping` */
+    pthread_mutex_t         mutex; /* guards job states, `stopping` and `copies_wait` */
     pthread_cond_t          changed;
-    bool                    stopping;
+    bool                    stopping, copies_wait;
     metric                 *steps, *tokens, *busy_seconds;
 } executor;
 
@@ -81,6 +83,12 @@ const option_row executor_option_rows[] = {
                   "Numbers in the KV cache; auto is f16, of an encoder, which keeps none beyond a pass, f32. int8 "
                   "takes 0.53 of its bytes and changes about 1 in 100 likeliest "
                   "tokens of a small model; int4 takes 0.31 and changes 13 in 100."),
+    OPTION_CHOICE(executor_options, serves, "--role", "both|prefill|decode", 0,
+                  "What this executor is for. Prompts are computed by prefill executors, whose KV blocks go to decode "
+                  "executors for the tokens after them; where one kind is missing or full, the other does its work."),
+    OPTION_STRING(executor_options, kv_bind, "--kv-bind", "ENDPOINT", NULL,
+                  "Where other executors fetch KV blocks of this one: tcp://host:port or ipc://path. Those that have "
+                  "it hand over prompts and take warm prefixes from each other instead of computing them."),
     OPTION_CHOICE(executor_options, pooling, "--pooling", "auto|mean|cls|last", 0,
                   "Which of a text's last hidden states its embedding is made of; auto: what the model's files say. A "
                   "model that generates gives embeddings too when its files or this say how."),
@@ -123,16 +131,22 @@ static void *compute_thread(void *arg)
     log_set_thread_service("executor");
     pthread_mutex_lock(&x->mutex);
     while (!x->stopping) {
-        job *j = &x->jobs[x->next_compute % JOBS];
-        if (j->state != JOB_WAITING) {
+        job *j       = &x->jobs[x->next_compute % JOBS];
+        bool has_job = j->state == JOB_WAITING;
+        if (!has_job && !x->copies_wait) {
             pthread_cond_wait(&x->changed, &x->mutex);
             continue;
         }
+        x->copies_wait = false;
         pthread_mutex_unlock(&x->mutex);
-        compute(x, j);
+        kv_transfer_copy(x->transfers); /* first: what was asked for before this job may be gone after it */
+        if (has_job)
+            compute(x, j);
         pthread_mutex_lock(&x->mutex);
-        j->state = JOB_DONE;
-        x->next_compute++;
+        if (has_job) {
+            j->state = JOB_DONE;
+            x->next_compute++;
+        }
         actor_wake(x->actor);
     }
     pthread_mutex_unlock(&x->mutex);
@@ -204,6 +218,28 @@ static bool is_done(executor *x, const job *j)
     return false;
 }
 
+static void turn_transfers(executor *x)
+{
+    bool to_copy = kv_transfer_turn(x->transfers, x->next_out);
+    if (x->options->compute_inline) {
+        while (kv_transfer_copy(x->transfers))
+            kv_transfer_turn(x->transfers, x->next_out);
+    } else if (to_copy) {
+        pthread_mutex_lock(&x->mutex);
+        x->copies_wait = true;
+        pthread_cond_signal(&x->changed);
+        pthread_mutex_unlock(&x->mutex);
+    }
+}
+
+static executor_ready about_of(const executor *x)
+{
+    executor_ready about = engine_about(x->engine);
+    about.serves         = (executor_role)x->options->serves;
+    kv_transfer_describe(x->transfers, &about);
+    return about;
+}
+
 static void on_turn(void *self)
 {
     executor *x = self;
@@ -226,8 +262,9 @@ static void on_turn(void *self)
         pthread_mutex_unlock(&x->mutex);
         x->next_out++;
     }
+    turn_transfers(x);
     if (!actor_is_draining(x->actor)) {
-        executor_ready about = engine_about(x->engine);
+        executor_ready about = about_of(x);
         employer_turn(&x->employer, x->next_out == x->next_in, &about);
     } else if (x->next_out == x->next_in) {
         employer_leave(&x->employer);
@@ -282,9 +319,26 @@ static void on_step_plan(void *self, const message *m)
     }
 }
 
+static void on_kv_load(void *self, const message *m)
+{
+    executor *x = self;
+    kv_transfer_on_load(x->transfers, m, x->next_in);
+}
+
+static void on_kv_fetch(void *self, const message *m)
+{
+    kv_transfer_on_fetch(((executor *)self)->transfers, m);
+}
+
+static void on_kv_blocks(void *self, const message *m)
+{
+    kv_transfer_on_blocks(((executor *)self)->transfers, m);
+}
+
 static void on_peer_down(void *self, peer *p)
 {
     executor *x = self;
+    kv_transfer_peer_down(x->transfers, p);
     for (uint32_t i = 0; i < JOBS; i++)
         if (x->jobs[i].scheduler == p)
             x->jobs[i].scheduler = NULL;
@@ -312,6 +366,7 @@ static void destroy(void *self)
         free(x->jobs[i].plan);
         arena_free(&x->jobs[i].memory);
     }
+    kv_transfer_free(&x->transfers);
     engine_free(&x->engine);
     pthread_mutex_destroy(&x->mutex);
     pthread_cond_destroy(&x->changed);
@@ -350,8 +405,15 @@ static void *create(actor *a, const void *options, error *err)
         destroy(x);
         return NULL;
     }
-    x->engine = engine_new(x->options, err);
-    if (!x->engine || !take_jobs(x, err)) {
+    if (x->options->serves != EXECUTOR_ROLE_BOTH && !x->options->kv_bind) {
+        error_set(err, ERR_INVALID, "--role %s needs --kv-bind: KV blocks go from prefill to decode executors",
+                  x->options->serves == EXECUTOR_ROLE_PREFILL ? "prefill" : "decode");
+        destroy(x);
+        return NULL;
+    }
+    x->engine    = engine_new(x->options, err);
+    x->transfers = x->engine ? kv_transfer_new(a, x->engine, &x->employer, err) : NULL;
+    if (!x->transfers || !take_jobs(x, err)) {
         destroy(x);
         return NULL;
     }
@@ -378,6 +440,9 @@ static uint32_t load(const void *self)
 static const actor_route routes[] = {
     {MSG_EXECUTOR_RESET, on_executor_reset}, /* a scheduler takes this executor, or takes it anew */
     {MSG_STEP_PLAN, on_step_plan},           /* one forward pass to run */
+    {MSG_KV_LOAD, on_kv_load},               /* KV blocks to be fetched from another executor */
+    {MSG_KV_FETCH, on_kv_fetch},             /* another executor asks for KV blocks */
+    {MSG_KV_BLOCKS, on_kv_blocks},           /* and gets them */
 };
 
 const actor_class executor_class = {

@@ -23,6 +23,8 @@ typedef struct {
     uint64_t    kv_cache_memory;        /* bytes */
     uint32_t    kv_cache_dtype;         /* index into auto|f32|f16|bf16|int8|int4 */
     uint32_t    pooling;                /* index into auto|mean|cls|last */
+    uint32_t    serves;                 /* executor_role; index into both|prefill|decode */
+    const char *kv_bind;                /* endpoint where executors fetch KV blocks; NULL: none. The process binds it */
     bool        compute_inline;         /* simulations: compute on the actor's thread, in virtual time */
 } executor_options;
 

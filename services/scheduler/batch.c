@@ -40,7 +40,7 @@ static uint32_t n_fed(const sequence *q)
 
 static bool wants_rows(const scheduler *s, const sequence *q)
 {
-    if (q->draft == DRAFT_WAITING || q->draft == DRAFT_WANTED)
+    if (q->loading || q->draft == DRAFT_WAITING || q->draft == DRAFT_WANTED || kv_moves_will_hand_over(s, q))
         return false;
     if (q->n_in_flight > 0 && (q->request->beam || speculate_is_on(s, q)))
         return false; /* what comes next depends on the plan in flight */
@@ -305,6 +305,11 @@ static bool has_room(const scheduler *s, const executor_link *x, const sequence 
            (n_running == 0 && !width);
 }
 
+bool batch_has_room(const scheduler *s, const executor_link *x, const sequence *q)
+{
+    return has_room(s, x, q, 0, 0);
+}
+
 /* Whether `q` should rather wait for another executor, which has more of its prefix, or which its session was on: one
  * that would take it now. */
 static bool prefers_another(scheduler *s, const sequence *q, const executor_link *x)
@@ -312,7 +317,8 @@ static bool prefers_another(scheduler *s, const sequence *q, const executor_link
     uint32_t here = UINT32_MAX;
     for (const executor_link *other = s->executors; other; other = other->next) {
         if (other == x || !other->peer->ready || other->n_running >= x->n_running + 4 ||
-            !request_fits(s, q->request, other) || !policy_may_admit(s, other) || !has_room(s, other, q, 0, 0))
+            !request_fits(s, q->request, other) || !policy_may_admit(s, other) || !has_room(s, other, q, 0, 0) ||
+            !kv_moves_may_prefill(s, other))
             continue;
         here = here == UINT32_MAX ? sequence_cached_blocks(s, q, x) : here;
         if (sequence_cached_blocks(s, q, other) > here ||
@@ -338,6 +344,8 @@ static bool end_with_all_tokens(scheduler *s, sequence *q)
 static sequence *next_in_queue(builder *b)
 {
     sequence *q;
+    if (!kv_moves_may_prefill(b->s, b->x))
+        return NULL;
     while ((q = queue_best(b->s, b->x))) {
         bool has_all_tokens = q->request->max_tokens > 0 && q->n_tokens == q->n_tokens_max;
         if (has_all_tokens && !end_with_all_tokens(b->s, q))
@@ -360,6 +368,7 @@ static void start(builder *b, sequence *q)
     if (b->x->n_running == 0)
         b->x->batch_step = b->plan.step;
     sequence_start(b->s, q, b->x);
+    kv_moves_fetch_prefix(b->s, q);
     b->reserved = reserve_for_beams(b->x);
 }
 
@@ -415,6 +424,8 @@ static void admit_waiting(builder *b)
         if (!q || !may_open(b, q) || !has_room(b->s, b->x, q, 0, 0) || !request_open(b->s, q->request))
             return;
         start(b, q);
+        if (q->loading)
+            continue;
         plan_sequence(b, q);
         if (q->state != SEQUENCE_RUNNING || q->planned_in_step != b->plan.step)
             return; /* no room after all */

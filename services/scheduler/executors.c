@@ -28,6 +28,7 @@ static void free_link(executor_link *x)
     free(x->closes);
     free(x->copy_from);
     free(x->copy_to);
+    free(x->move_blocks);
     free(x);
 }
 
@@ -50,7 +51,7 @@ static executor_link *new_link(peer *p, const executor_ready *about, error *err)
     x->copy_from      = calloc(n, sizeof *x->copy_from);
     x->copy_to        = calloc(n, sizeof *x->copy_to);
     bool ok = x->pool && x->free_slots && x->pending_closes && x->opens && x->entries && x->closes && x->copy_from &&
-              x->copy_to;
+              x->copy_to && kv_moves_take_memory(x);
     for (int i = 0; i < PLANS_IN_FLIGHT_MAX; i++)
         ok = (x->plans[i].entries = calloc(n, sizeof *x->plans[i].entries)) && ok;
     if (!ok) {
@@ -65,6 +66,8 @@ static executor_link *new_link(peer *p, const executor_ready *about, error *err)
     snprintf(x->device, sizeof x->device, "%.*s", SPAN_ARG(about->device));
     x->about.model  = span_of(x->model);
     x->about.device = span_of(x->device);
+    snprintf(x->kv_endpoint, sizeof x->kv_endpoint, "%.*s", SPAN_ARG(about->kv_endpoint));
+    x->about.kv_endpoint = span_of(x->kv_endpoint);
     return x;
 }
 
@@ -237,6 +240,7 @@ void executors_lost(scheduler *s, executor_link *x, const char *why, bool failed
         else
             sequence_preempt(s, q);
     }
+    kv_moves_executor_lost(s, x);
     executor_link **link = &s->executors;
     while (*link != x)
         link = &(*link)->next;

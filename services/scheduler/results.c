@@ -200,6 +200,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
         return;
     }
     metric_observe(s->metrics.step_time, result->elapsed_us / 1e6);
+    kv_moves_measure(x, &x->plans[0], result->elapsed_us);
     planned_step p = x->plans[0];
     x->plans[0]    = x->plans[1];
     x->plans[1]    = p; /* keeps its memory for the next plan; read until then */

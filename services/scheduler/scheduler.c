@@ -69,6 +69,7 @@ static void register_metrics(scheduler *s)
                          metric_seconds_bounds, n_metric_seconds_bounds);
     s->metrics.step_time = metric_histogram("troupe_step_seconds", "", "Time an executor took for a step.", step_bounds,
                                             COUNT(step_bounds));
+    kv_moves_register_metrics(s);
 }
 
 static void *create(actor *a, const void *options, error *err)
@@ -172,6 +173,13 @@ static void on_step_result(void *self, const message *m)
         results_apply(self, x, m->body);
     else
         executors_late_result(self, m->from);
+}
+
+static void on_kv_loaded(void *self, const message *m)
+{
+    executor_link *x = executors_find(self, m->from);
+    if (x)
+        kv_moves_loaded(self, x, m->body);
 }
 
 static void on_draft_reply(void *self, const message *m)
@@ -298,6 +306,7 @@ static void on_turn(void *self)
 {
     scheduler *s = self;
     metadata_turn(s);
+    kv_moves_hand_over(s);
     speculate_turn(s);
     for (executor_link *x = s->executors, *next; x; x = next) {
         next = x->next;
@@ -343,7 +352,8 @@ static void check(const void *self)
         }
         assert(n_running == x->n_running);
         assert(x->n_free_slots + x->n_pending_closes + n_running == x->about.n_slots);
-        assert(n_running > 0 || kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
+        assert(n_running > 0 || kv_moves_hold_blocks(s, x) ||
+               kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
         kv_pool_check(x->pool);
         n_live += n_running;
     }
@@ -370,8 +380,11 @@ static void dump(const void *self)
         fprintf(stderr, "  request %s attempt %u\n", id, r->envelope.attempt);
         for (uint32_t i = 0; i < r->n_sequences; i++) {
             const sequence *q = &r->sequences[i];
-            fprintf(stderr, "    choice %u state %d: %u tokens, %u computed, %u planned, %u pending, %u in flight\n",
-                    q->choice, q->state, q->n_tokens, q->n_computed, q->n_planned, q->n_pending, q->n_in_flight);
+            fprintf(stderr, "    choice %u state %d: %u tokens, %u computed, %u planned, %u pending, %u in flight%s\n",
+                    q->choice, q->state, q->n_tokens, q->n_computed, q->n_planned, q->n_pending, q->n_in_flight,
+                    q->loading              ? ", loading"
+                    : q->draft != DRAFT_OFF ? ", drafting"
+                                            : "");
         }
     }
 }
@@ -383,6 +396,7 @@ static const actor_route routes[] = {
     {MSG_EXECUTOR_READY, on_executor_ready}, /* an executor says what it holds */
     {MSG_EXECUTOR_LEAVE, on_executor_leave}, /* it works for another scheduler */
     {MSG_STEP_RESULT, on_step_result},       /* an executor finished a step */
+    {MSG_KV_LOADED, on_kv_loaded},           /* an executor has KV blocks of another, or not */
     {MSG_DRAFT_REPLY, on_draft_reply},       /* a drafter's guess */
 };
 

@@ -53,6 +53,7 @@ void sequence_release(scheduler *s, sequence *q)
     else
         x->free_slots[x->n_free_slots++] = q->slot;
     suspicion_released(x, q);
+    kv_moves_released(q);
     leave_running_list(q);
     q->executor  = NULL;
     q->opened    = false;
@@ -120,10 +121,17 @@ uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_
     return walk_cached_prefix(s, q, x, NULL, NULL);
 }
 
+uint32_t sequence_find_cached(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks)
+{
+    kv_hash last;
+    return walk_cached_prefix(s, q, x, blocks, &last);
+}
+
 void sequence_start(scheduler *s, sequence *q, executor_link *x)
 {
     assert(q->state == SEQUENCE_WAITING && x->n_free_slots > 0);
     queue_remove(s, q);
+    q->planned_in_step                                              = 0; /* steps are each executor's own */
     q->state                                                        = SEQUENCE_RUNNING;
     q->executor                                                     = x;
     q->slot                                                         = x->free_slots[--x->n_free_slots];

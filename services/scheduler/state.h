@@ -17,6 +17,7 @@ typedef struct executor_link executor_link;
 typedef struct beam_search   beam_search;
 typedef struct beam_report   beam_report;
 typedef struct metadata      metadata;
+typedef struct kv_move       kv_move;
 
 typedef enum {
     SEQUENCE_WAITING, /* in the queue; holds no slot and no block */
@@ -58,6 +59,7 @@ typedef struct sequence {
     bool        append_last;     /* a beam's newest token, which the executor does not know yet */
     uint64_t    planned_in_step; /* newest step of its executor that has rows of it */
     uint64_t    passed_in_plan;  /* in the plan of this number it waits for another executor */
+    kv_move    *loading;         /* brings blocks of it; it is not planned until then. NULL: none */
     draft_state draft;
     uint32_t    n_drafts, n_drafter_knows;
     uint32_t    drafts[16];
@@ -115,6 +117,18 @@ typedef struct {
     planned_entry *entries; /* room for the executor's n_slots */
 } planned_step;
 
+/* KV blocks on their way from one executor to another. It holds them on both sides, whatever becomes of the sequence
+ * that wants them. */
+struct kv_move {
+    uint64_t       number;         /* 0: unused */
+    executor_link *source;         /* NULL: it was lost, and its blocks with it */
+    sequence      *sequence;       /* NULL: it goes on without them */
+    uint32_t       n, n_positions; /* blocks; what the sequence has computed when all are there */
+    uint32_t      *from, *to;      /* room for KV_MOVE_BLOCKS_MAX, or all of the target's */
+};
+
+enum { KV_MOVES_MAX = 4, KV_MOVE_BLOCKS_MAX = 65536 };
+
 struct executor_link {
     peer          *peer;
     executor_link *next;
@@ -133,7 +147,11 @@ struct executor_link {
     slot_open     *opens; /* of the plan being filled; room for n_slots each */
     step_entry    *entries;
     uint32_t      *closes, *copy_from, *copy_to;
-    char           model[256], device[128];
+    kv_move        moves[KV_MOVES_MAX]; /* to here */
+    uint32_t       n_moves;
+    uint32_t      *move_blocks;                          /* their memory */
+    double         prefill_tokens_per_s, kv_bytes_per_s; /* measured; 0: not yet */
+    char           model[256], device[128], kv_endpoint[257];
 };
 
 /* An executor that gave wrong results, and until when it is not used. */
@@ -158,6 +176,7 @@ struct scheduler {
     executor_fault           faults[EXECUTOR_FAULTS_MAX];
     int64_t                  idle_since_ns; /* others have all executors, and requests wait; 0: not so */
     uint64_t                 n_plans;       /* that were begun; numbers them */
+    uint64_t                 n_moves;       /* of KV blocks; numbers them */
     metadata                *metadata;
     actor_timer              tick;
     double                   tokens_per_s; /* recent, for Retry-After */
@@ -165,7 +184,8 @@ struct scheduler {
     int64_t                  measured_ns;
     struct {
         metric *running, *waiting, *blocks_used, *blocks_cached, *prompt_tokens, *cached_tokens, *generated, *drafted,
-            *accepted, *preempted, *refused, *finished, *steps, *queue_wait, *step_time;
+            *accepted, *preempted, *refused, *finished, *steps, *queue_wait, *step_time, *moves, *moves_failed,
+            *moved_blocks, *handed_over, *move_time;
     } metrics;
 };
 
@@ -193,6 +213,7 @@ void     sequence_preempt(scheduler *s, sequence *q);
 void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
 void     sequence_publish_blocks(scheduler *s, sequence *q);
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
+uint32_t sequence_find_cached(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks); /* shares */
 
 /* suspicion.c */
 bool suspicion_of_loss(const sequence *q); /* with what is in flight of it; true: it is convicted, and must end */
@@ -214,6 +235,21 @@ executor_link *executors_find(scheduler *s, const peer *p);
 
 /* batch.c */
 bool batch_plan(scheduler *s, executor_link *x); /* sends one plan; false when there is nothing to do */
+bool batch_has_room(const scheduler *s, const executor_link *x, const sequence *q); /* q can start on x */
+
+/* kv_moves.c: KV blocks that move between executors, and which executor is for what */
+void kv_moves_register_metrics(scheduler *s);
+bool kv_moves_take_memory(executor_link *x); /* once x->about is known */
+void kv_moves_measure(executor_link *x, const planned_step *p, uint32_t elapsed_us);
+bool kv_moves_fetch_is_cheaper(const executor_link *x, uint32_t n_blocks);
+bool kv_moves_may_prefill(const scheduler *s, const executor_link *x);
+bool kv_moves_will_hand_over(const scheduler *s, const sequence *q); /* so its next token is computed elsewhere */
+void kv_moves_fetch_prefix(scheduler *s, sequence *q);               /* it has just started where it is */
+void kv_moves_hand_over(scheduler *s); /* sequences whose prompt is done leave prefill executors */
+void kv_moves_loaded(scheduler *s, executor_link *x, const kv_loaded *what);
+void kv_moves_released(sequence *q);
+bool kv_moves_hold_blocks(const scheduler *s, const executor_link *x); /* to there or from there */
+void kv_moves_executor_lost(scheduler *s, executor_link *x);
 
 /* results.c */
 void results_apply(scheduler *s, executor_link *x, const step_result *result);

@@ -111,6 +111,8 @@ static bool add_service(process *p, service_id id, const all_options *all, bool 
     const char    *names[COUNT(options.connect)];
     if (!endpoints_of(p, what, alone, &options, err))
         return false;
+    if (id == SERVICE_EXECUTOR && all->executor.kv_bind)
+        options.bind[0] = all->executor.kv_bind;
     uint32_t n_names = take_names(&options, names);
     if (!start_actor(p, what->class, (const char *)all + what->offset, &options, err))
         return error_wrap(err, "%s", what->name);

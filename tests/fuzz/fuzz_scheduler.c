@@ -16,6 +16,7 @@ enum {
     ATTEMPTS     = 3,
     EXECUTORS    = 2,
     PLANS        = 8,
+    LOADS        = 4, /* as many as the scheduler has under way to one executor */
     ENTRIES      = 64,
     TURN_MS      = 3,
     ACTS_MAX     = 64,
@@ -49,6 +50,8 @@ typedef struct {
     uint64_t       steps[PLANS];
     wanted         plans[PLANS][ENTRIES];
     uint32_t       n_entries[PLANS], n_plans;
+    uint64_t       loads[LOADS]; /* of KV blocks, not answered; 0: none */
+    uint32_t       n_load_blocks[LOADS];
 } player;
 
 typedef struct {
@@ -81,6 +84,7 @@ static void on_reset(void *self, const message *m)
     (void)m;
     x->about = x->said;
     memset(x->open, 0, sizeof x->open);
+    memset(x->loads, 0, sizeof x->loads);
 }
 
 static bool are_below(const uint32_t *values, uint32_t n, uint32_t bound)
@@ -152,6 +156,20 @@ static void on_plan(void *self, const message *m)
     }
 }
 
+static void on_load(void *self, const message *m)
+{
+    player        *x    = self;
+    const kv_load *body = m->body;
+    uint32_t       i    = 0;
+    assert(body->n_from > 0 && body->n_from == body->n_to);
+    assert(are_below(body->to, body->n_to, x->about.n_kv_blocks));
+    while (i < LOADS && x->loads[i])
+        i++;
+    assert(i < LOADS);
+    x->loads[i]         = body->load;
+    x->n_load_blocks[i] = body->n_to;
+}
+
 #define PLAYER(name_, role_, routes_)                                                                                  \
     {                                                                                                                  \
         .name = name_, .role = role_, .routes = routes_, .n_routes = COUNT(routes_), .create = create,                 \
@@ -176,7 +194,11 @@ static const actor_route reader_routes[]    = {{MSG_GEN_OPEN, actor_ignore},
                                                {MSG_GEN_CANCEL, actor_ignore},
                                                {MSG_GEN_FIND, actor_ignore}};
 static const actor_route drafter_routes[]   = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
-static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset}, {MSG_STEP_PLAN, on_plan}};
+static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset},
+                                               {MSG_STEP_PLAN, on_plan},
+                                               {MSG_KV_LOAD, on_load},
+                                               {MSG_KV_FETCH, actor_ignore},
+                                               {MSG_KV_BLOCKS, actor_ignore}};
 
 static const actor_class classes[N_PLAYERS] = {
     [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),
@@ -281,6 +303,8 @@ static void act_ready(stage *t)
     body->n_vocab         = how & 16 ? body->n_vocab : VOCABULARY;
     body->max_model_len   = how & 32 ? body->max_model_len : 256;
     body->n_pooled %= POOLED_MAX + 1;
+    body->kv_endpoint      = how & 0x80 ? body->kv_endpoint : SPAN("inproc://blocks"); /* and its role is as it comes */
+    body->kv_block_bytes   = how & 0x80 ? body->kv_block_bytes : 1000;
     body->n_logit_rows_max = how & 64 ? body->n_logit_rows_max : 1 + take(&t->in) % 64;
     t->players[who].said   = *body;
     say(t, who, MSG_EXECUTOR_READY, body, NULL);
@@ -374,6 +398,24 @@ static void answer(stage *t, player_id who, bool honest)
     memmove(x->n_entries, x->n_entries + 1, sizeof x->n_entries - sizeof x->n_entries[0]);
 }
 
+/* Ends the loads of an executor; some of them with fewer blocks, or with more than were asked for. */
+static void end_loads(stage *t, player_id who, bool honest)
+{
+    player *x = &t->players[who];
+    for (uint32_t i = 0; i < LOADS; i++) {
+        if (!x->loads[i])
+            continue;
+        kv_loaded end = {.load = x->loads[i], .n_blocks = x->n_load_blocks[i], .elapsed_us = 100};
+        uint8_t   how = honest ? 0 : take(&t->in);
+        if (how > 128) {
+            end.n_blocks = how % (x->n_load_blocks[i] + 2);
+            end.error    = how > 192 ? SPAN("the source left") : (span){0};
+        }
+        x->loads[i] = 0;
+        say(t, who, MSG_KV_LOADED, &end, NULL);
+    }
+}
+
 static void act_draft(stage *t)
 {
     envelope     about = take_about(t);
@@ -412,7 +454,10 @@ static void act(stage *t)
         answer(t, EXECUTOR + take(&t->in) % EXECUTORS, false);
         break;
     case 6:
-        act_draft(t);
+        if (take(&t->in) > 160)
+            end_loads(t, EXECUTOR + take(&t->in) % EXECUTORS, false);
+        else
+            act_draft(t);
         break;
     case 7:
         if (take(&t->in) > 200)
@@ -474,6 +519,9 @@ static void expect_nothing_left(stage *t)
             answer(t, EXECUTOR + i, true);
         run_ms(t, 100);
     }
+    for (int i = 0; i < EXECUTORS; i++)
+        end_loads(t, EXECUTOR + i, true);
+    run_ms(t, 100);
     assert(s->n_requests == 0 && s->n_waiting == 0 && s->n_waiting_tokens == 0);
     for (const executor_link *x = s->executors; x; x = x->next)
         assert(x->n_running == 0 && kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));

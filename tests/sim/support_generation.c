@@ -211,15 +211,26 @@ static bool is_ready(void *arg)
            actor_find_peer(d->tokenizer, span_of(actor_name(d->scheduler)));
 }
 
+void deployment_add_executor(deployment *d, uint32_t i)
+{
+    actor_options     calling = {.connect = {"inproc://scheduler"}, .credits = EXECUTOR_CREDITS};
+    executor_options *o       = &d->options_of[i];
+    *o                        = d->executor_options;
+    o->serves                 = d->roles[i];
+    snprintf(d->binds[i], sizeof d->binds[i], "inproc://executor-%u", i);
+    if (d->kv_bind)
+        calling.bind[0] = o->kv_bind = d->binds[i];
+    d->executors[i] = add(d, &executor_class, o, &calling);
+}
+
 void deployment_start(deployment *d, uint64_t seed, uint32_t n_executors, uint32_t n_drafters)
 {
     d->sim                = simulation_new(seed, NULL);
     actor_options bound   = {.bind = {"inproc://scheduler"}, .credits = GENERATION_REQUESTS_MAX};
-    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = EXECUTOR_CREDITS};
     actor_options patient = {.connect = {"inproc://scheduler"}, .credits = GENERATION_REQUESTS_MAX};
     d->scheduler          = add(d, &scheduler_class, &d->scheduler_options, &bound);
     for (uint32_t i = 0; i < n_executors; i++)
-        d->executors[i] = add(d, &executor_class, &d->executor_options, &calling);
+        deployment_add_executor(d, i);
     for (uint32_t i = 0; i < n_drafters; i++)
         d->drafters[i] = add(d, &drafter_class, &d->drafter_options, &patient);
     d->collector = add(d, &collector_class, d, &patient);

@@ -40,7 +40,11 @@ typedef struct {
     actor            *scheduler, *collector, *gateway, *tokenizer;
     actor            *executors[GENERATION_EXECUTORS_MAX], *drafters[2];
     scheduler_options scheduler_options;
-    executor_options  executor_options;
+    executor_options  executor_options; /* of all executors, but for their roles */
+    executor_role     roles[GENERATION_EXECUTORS_MAX];
+    bool              kv_bind;                              /* executors exchange KV blocks */
+    executor_options  options_of[GENERATION_EXECUTORS_MAX]; /* filled in by deployment_start */
+    char              binds[GENERATION_EXECUTORS_MAX][32];
     drafter_options   drafter_options;
     uint32_t          n_generations;
     generation       *generations;
@@ -69,6 +73,9 @@ void deployment_run_one(deployment *d, generation *g, double max_s);
 
 /* After everything ended: every block, slot and credit is back, and the gauges say so. Fails the test when not. */
 void deployment_check_idle(deployment *d);
+
+/* Executor `i` starts, or starts again after it was killed. */
+void deployment_add_executor(deployment *d, uint32_t i);
 
 /* The value of a metric that some service registered. */
 double metric_of(const char *name);

@@ -78,6 +78,21 @@ size_t engine_result_bytes(const engine *e)
            e->n_slots * (sizeof(step_output) + 256) + 4096;
 }
 
+size_t engine_block_bytes(const engine *e)
+{
+    return KV_BLOCK_TOKENS * sizeof *e->cache;
+}
+
+void engine_read_block(engine *e, uint32_t block, void *bytes)
+{
+    memcpy(bytes, &e->cache[(size_t)block * KV_BLOCK_TOKENS], engine_block_bytes(e));
+}
+
+void engine_write_block(engine *e, uint32_t block, const void *bytes)
+{
+    memcpy(&e->cache[(size_t)block * KV_BLOCK_TOKENS], bytes, engine_block_bytes(e));
+}
+
 /* ---- the model ---- */
 
 static uint64_t mix(uint64_t a, uint64_t b)

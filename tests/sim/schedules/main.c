@@ -57,9 +57,12 @@ static void print_schedule(void)
     const world_shape *s = &running.world.shape;
     fprintf(stderr,
             "seed %llu: %u gateways, %u schedulers, %u tokenizers, %u postprocessors, %u executors, %u drafters, "
-            "%u requests\n",
+            "%u requests%s\n",
             (unsigned long long)running.seed, s->n_gateways, s->n_schedulers, s->n_tokenizers, s->n_postprocessors,
-            s->n_executors, s->n_drafters, running.world.n_asks);
+            s->n_executors, s->n_drafters, running.world.n_asks,
+            !s->moves_kv_blocks ? ""
+            : s->has_roles      ? ", executors with roles"
+                                : ", executors that exchange KV blocks");
     faults_print(&running.faults, &running.world);
 }
 
@@ -114,7 +117,9 @@ static world_shape draw_shape(random_seeded *rng)
                          .step_us          = draw(rng, 500, 30000),
                          .token_us         = 100,
                          .delay_min_ns     = 20000,
-                         .delay_max_ns     = draw(rng, 1, 3) * NS_PER_MS};
+                         .delay_max_ns     = draw(rng, 1, 3) * NS_PER_MS,
+                         .moves_kv_blocks  = draw(rng, 0, 3) > 0,
+                         .has_roles        = draw(rng, 0, 1)};
 }
 
 static void draw_options(random_seeded *rng, all_options *o)

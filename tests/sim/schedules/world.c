@@ -74,7 +74,7 @@ static void start(world *w, node *n)
     const void    *options = n->role == ROLE_EXECUTOR ? (void *)&n->executor : (char *)&w->options + what->offset;
     uint32_t       n_calls = 0;
     error          err;
-    if (what->bind)
+    if (what->bind || (n->role == ROLE_EXECUTOR && n->executor.executor.kv_bind))
         where.bind[0] = n->bind;
     if (what->calls_scheduler)
         call_all(w, ROLE_SCHEDULER, &where, &n_calls);
@@ -105,6 +105,9 @@ static void size_executor(world *w, node *n)
     uint64_t           more = random_below(rng, s->n_kv_blocks_max - s->n_kv_blocks_min + 1);
     n->executor = (double_options){.executor = w->options.executor, .step_us = s->step_us, .token_us = s->token_us};
     n->executor.executor.kv_cache_memory = (s->n_kv_blocks_min + more) * DOUBLE_BLOCK_BYTES;
+    n->executor.executor.kv_bind         = s->moves_kv_blocks ? n->bind : NULL;
+    n->executor.executor.serves =
+        s->moves_kv_blocks && s->has_roles ? (uint32_t)random_below(rng, EXECUTOR_ROLE_DECODE + 1) : EXECUTOR_ROLE_BOTH;
 }
 
 void world_start(world *w, const world_shape *shape)

@@ -42,7 +42,9 @@ typedef struct {
     uint32_t n_gateways, n_schedulers, n_tokenizers, n_postprocessors, n_drafters, n_executors;
     uint32_t n_kv_blocks_min, n_kv_blocks_max, step_us, token_us;
     int64_t  delay_min_ns, delay_max_ns;
-    uint32_t credits; /* of every node but executors; 0: WORLD_CREDITS */
+    uint32_t credits;         /* of every node but executors; 0: WORLD_CREDITS */
+    bool     moves_kv_blocks; /* executors exchange KV blocks */
+    bool     has_roles;       /* and each has a role that is drawn */
 } world_shape;
 
 struct world {

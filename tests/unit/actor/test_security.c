@@ -68,11 +68,13 @@ typedef struct {
     actor *listening, *calling;
 } scene;
 
-static void open_scene(scene *s, const char *client_key)
+/* `finds_key`: the client has no file with the server's key, but finds it in the endpoint. */
+static void open_scene_with(scene *s, const char *client_key, bool finds_key)
 {
     error       err;
     bus_options server_options = {.secret_key_file = in_folder("server"), .peers_file = in_folder("peers")};
-    bus_options client_options = {.secret_key_file = in_folder(client_key), .server_key_file = in_folder("server.pub")};
+    bus_options client_options = {.secret_key_file = in_folder(client_key),
+                                  .server_key_file = finds_key ? NULL : in_folder("server.pub")};
     char        endpoint[BUS_ENDPOINT_BYTES];
     *s            = (scene){0};
     s->server_bus = bus_new(&server_options, &err);
@@ -84,6 +86,9 @@ static void open_scene(scene *s, const char *client_key)
     if (!s->listening)
         fail_msg("%s", err.text);
     assert_true(actor_endpoint(s->listening, 0, endpoint, sizeof endpoint));
+    assert_non_null(strchr(endpoint, '#'));
+    if (!finds_key)
+        *strchr(endpoint, '#') = '\0';
     actor_options calling = {.connect = {endpoint}, .credits = 4, .bus = s->client_bus};
     s->client.answers     = true;
     s->calling            = actor_new(&drafter_class, &s->client, &calling, &err);
@@ -91,6 +96,11 @@ static void open_scene(scene *s, const char *client_key)
         fail_msg("%s", err.text);
     s->server.requests_to_send = 100;
     assert_true(actor_start(s->listening, &err) && actor_start(s->calling, &err));
+}
+
+static void open_scene(scene *s, const char *client_key)
+{
+    open_scene_with(s, client_key, false);
 }
 
 static void close_scene(scene *s)
@@ -113,6 +123,16 @@ static void a_known_key_speaks_as_its_role(void **state)
     open_scene(&s, "drafter");
     wait_for_count(&s.server.n_replies, 100);
     assert_int_equal(s.server.n_out_of_order, 0);
+    close_scene(&s);
+}
+
+static void a_server_that_is_not_the_usual_one_is_known_by_the_key_in_its_endpoint(void **state)
+{
+    (void)state;
+    NOT_UNDER_TSAN();
+    scene s;
+    open_scene_with(&s, "drafter", true);
+    wait_for_count(&s.server.n_replies, 100);
     close_scene(&s);
 }
 
@@ -175,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_known_key_speaks_as_its_role),
+        cmocka_unit_test(a_server_that_is_not_the_usual_one_is_known_by_the_key_in_its_endpoint),
         cmocka_unit_test(a_key_of_another_role_is_refused),
         cmocka_unit_test(an_unknown_key_or_none_gets_no_message_through),
         cmocka_unit_test(tcp_without_keys_is_refused_unless_insecure),

@@ -326,16 +326,25 @@ static void attention_write(const kernel_case *c, kern_device *device, attention
     free(slots);
 }
 
-/* Moves every block to another place: the tables then name the copies. */
-static void attention_copy(kern_device *device, attention_state *s)
+/* Moves every block to another place, half of them through the host's memory: the tables then name the copies. */
+static void attention_copy(const kernel_case *c, kern_device *device, attention_state *s)
 {
-    uint32_t from[256], to[256];
+    kern_kv_shape  shape = {CASE_LAYERS, 1, c->attention.n_kv_heads, c->attention.head_dim, c->attention.dtype};
+    unsigned char *bytes = malloc(kern_kv_block_bytes(&shape));
+    uint32_t       from[256], to[256], n = 0;
     for (uint32_t i = 0; i < s->n_entries; i++) {
-        from[i] = s->tables[i];
-        to[i]   = s->tables[i] += s->n_entries + 1;
+        from[n] = s->tables[i];
+        to[n]   = s->tables[i] += s->n_entries + 1;
+        n += i % 2;
+        if (i % 2)
+            continue;
+        kern_kv_block(device, &(kern_kv_block_args){s->cache, from[n], bytes, false});
+        kern_kv_block(device, &(kern_kv_block_args){s->cache, to[n], bytes, true});
+        memset(bytes, 0xff, kern_kv_block_bytes(&shape));
     }
-    kern_kv_copy_args args = {s->cache, from, to, s->n_entries};
+    kern_kv_copy_args args = {s->cache, from, to, n};
     kern_kv_copy(device, &args);
+    free(bytes);
 }
 
 /* One call with rows [done, done + chunk) of every sequence that has as many. */
@@ -391,7 +400,7 @@ static void run_attention(const kernel_case *c, kern_device *device, const case_
         longest = c->attention.n_q[i] > longest ? c->attention.n_q[i] : longest;
     }
     if (c->attention.copied) {
-        attention_copy(device, &s);
+        attention_copy(c, device, &s);
     }
     for (uint32_t done = 0; done < longest; done += chunk) {
         attention_call(c, device, &s, done, chunk, output);

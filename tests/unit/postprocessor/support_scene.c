@@ -103,7 +103,7 @@ static const actor_route gateway_routes[] = {
 static const actor_route scheduler_routes[] = {
     {MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_cancel},        {MSG_GEN_FIND, actor_ignore},
     {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-    {MSG_DRAFT_REPLY, actor_ignore},
+    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},
 };
 
 static const actor_class gateway = {.name     = "gateway",

@@ -44,8 +44,9 @@ static void write_down(stage_executor *x, const step_plan *plan)
     if (plan->n_entries == 0)
         return;
     assert_true(x->n_plans < STAGE_PLANS);
-    x->entries[x->n_plans] = plan->n_entries;
-    x->opens[x->n_plans]   = plan->n_opens;
+    x->entries[x->n_plans]         = plan->n_entries;
+    x->opens[x->n_plans]           = plan->n_opens;
+    x->first_positions[x->n_plans] = plan->entries[0].position;
     for (uint32_t i = 0; i < plan->n_opens; i++)
         x->tokens_opened[x->n_plans] += plan->opens[i].n_tokens;
     x->at_ms[x->n_plans++] = actor_now_ns(x->actor) / NS_PER_MS;
@@ -126,7 +127,32 @@ static void on_step_plan(void *self, const message *m)
     actor_grant(x->actor, m->from, 1);
 }
 
-static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, actor_ignore}, {MSG_STEP_PLAN, on_step_plan}};
+void stage_end_load(stage_executor *x, uint32_t n_blocks)
+{
+    kv_loaded end = {.load       = x->load,
+                     .n_blocks   = n_blocks,
+                     .elapsed_us = 100,
+                     .error      = n_blocks < x->n_load_blocks ? SPAN("the rest did not come") : (span){0}};
+    assert_true(actor_send(x->actor, x->scheduler, MSG_KV_LOADED, &end, NULL, NULL));
+}
+
+static void on_kv_load(void *self, const message *m)
+{
+    stage_executor *x    = self;
+    const kv_load  *body = m->body;
+    assert_int_equal(body->n_from, body->n_to);
+    x->n_loads++;
+    x->load          = body->load;
+    x->n_load_blocks = body->n_to;
+    if (!x->keeps_loads)
+        stage_end_load(x, body->n_to < x->n_loaded_max ? body->n_to : x->n_loaded_max);
+}
+
+static const actor_route executor_routes[] = {{MSG_EXECUTOR_RESET, actor_ignore},
+                                              {MSG_STEP_PLAN, on_step_plan},
+                                              {MSG_KV_LOAD, on_kv_load},
+                                              {MSG_KV_FETCH, actor_ignore},
+                                              {MSG_KV_BLOCKS, actor_ignore}};
 static const actor_class executor_class    = {.name       = "executor",
                                               .role       = ROLE_EXECUTOR,
                                               .routes     = executor_routes,
@@ -296,7 +322,7 @@ stage_executor *stage_add_executor(stage *t, stage_lie *lie)
 {
     actor_options   calling = {.connect = {"inproc://scheduler"}, .credits = 2};
     stage_executor *x       = t->executors[0].actor ? &t->executors[1] : &t->executors[0];
-    *x                      = (stage_executor){.stage = t, .lie = lie};
+    *x                      = (stage_executor){.stage = t, .lie = lie, .n_loaded_max = UINT32_MAX};
     add(t, &executor_class, x, &calling);
     assert_true(simulation_run_until(t->sim, has_joined, x, 30 * NS_PER_S));
     return x;

@@ -35,6 +35,11 @@ typedef struct {
     uint32_t   entries[STAGE_PLANS]; /* of each of them */
     uint32_t   opens[STAGE_PLANS], tokens_opened[STAGE_PLANS];
     int64_t    at_ms[STAGE_PLANS];
+    uint32_t   n_loads, n_load_blocks;       /* of KV blocks, and how many blocks the last one has */
+    uint64_t   load;                         /* the last one's number */
+    uint32_t   n_loaded_max;                 /* more do not come */
+    bool       keeps_loads;                  /* is not answered until stage_end_load */
+    uint32_t   first_positions[STAGE_PLANS]; /* of the first entry of each plan */
     arena     *memory;
 } stage_executor;
 
@@ -71,6 +76,9 @@ stage_executor *stage_add_executor(stage *t, stage_lie *lie);
 
 /* An executor that hangs goes on: its result comes at last. */
 void stage_wake(stage_executor *x);
+
+/* Says of the last load that so many blocks came. */
+void stage_end_load(stage_executor *x, uint32_t n_blocks);
 
 /* A request with `n_prompt` tokens of prompt; change it, then send it. */
 stage_request *stage_add(stage *t, uint32_t n_prompt, uint32_t max_tokens);

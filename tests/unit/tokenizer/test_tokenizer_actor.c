@@ -109,7 +109,7 @@ static const actor_route gateway_routes[] = {
 static const actor_route scheduler_routes[] = {
     {MSG_GEN_REQUEST, on_gen_request},  {MSG_GEN_CANCEL, actor_ignore},     {MSG_GEN_FIND, actor_ignore},
     {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-    {MSG_DRAFT_REPLY, actor_ignore},
+    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},
 };
 
 static const actor_class gateway_class = {.name         = "gateway",
