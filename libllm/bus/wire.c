@@ -244,9 +244,7 @@ static bool out_of_range(const wire_struct *type, const wire_field *f, error *er
 
 static bool in_range(const wire_field *f, double value)
 {
-    bool f32 = f->kind == WIRE_F32; /* its limits are floats too: 0.01 is less than 0.01 then */
-    return !f->ranged ||
-           (value >= (f32 ? (float)f->min : f->min) && value <= (f32 ? (float)f->max : f->max)); // NaN: no
+    return !f->ranged || (value >= f->min && value <= f->max); /* false for NaN */
 }
 
 static bool decode_unsigned(const wire_struct *type, const wire_field *f, const token *t, uint8_t *to, error *err)

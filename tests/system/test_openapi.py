@@ -1,5 +1,5 @@
-"""openapi.json, asked of a real server by schemathesis: what it allows is answered as it says, what it does not allow is
-refused, and nothing is answered with a fault of the server."""
+"""openapi.json, asked of a real server by schemathesis: what it allows is answered as it says, what it does not allow
+is refused, and nothing is answered with a fault of the server."""
 
 import json
 import os
