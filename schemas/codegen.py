@@ -336,7 +336,8 @@ def c_field_row(owner, f, enums):
     if "min" in f or "max" in f:
         low = f.get("min", {"i32": -(2**31), "i64": -(2**63)}.get(kind, 0))
         high = f.get("max", {"u32": 2**32 - 1, "i32": 2**31 - 1}.get(kind, 1.8e19 if kind == "u64" else 1e308))
-        row.append(f".ranged = true, .min = {float(low)}, .max = {float(high)}")
+        short = "f" if kind == "f32" else ""  # 0.01 as a float is less than 0.01
+        row.append(f".ranged = true, .min = {float(low)}{short}, .max = {float(high)}{short}")
     if kind in ("list", "blob"):
         row.append(f".count_offset = offsetof({owner}, n_{f['name']}), .max_items = {f['max_items']}")
     if "max_bytes" in f:

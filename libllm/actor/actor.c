@@ -538,6 +538,20 @@ void actor_timer_cancel(actor *a, actor_timer *timer)
     timer_heap_cancel(&a->timers, timer);
 }
 
+static void on_turn_due(void *self, actor_timer *timer)
+{
+    (void)self, (void)timer; /* the turn is what was wanted */
+}
+
+void actor_turn_by(actor *a, actor_timer *timer, int64_t due_ns)
+{
+    int64_t now = actor_now_ns(a);
+    if (due_ns == INT64_MAX)
+        actor_timer_cancel(a, timer);
+    else
+        actor_timer_set(a, timer, due_ns > now ? due_ns - now : NS_PER_MS, on_turn_due);
+}
+
 void actor_watch(actor *a, int fd, short events, void (*ready)(void *arg, short events), void *arg)
 {
     uint32_t unused = ACTOR_WATCHES_MAX, index = ACTOR_WATCHES_MAX;

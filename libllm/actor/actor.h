@@ -195,6 +195,10 @@ typedef struct actor_timer {
 void actor_timer_set(actor *a, actor_timer *timer, int64_t delay_ns, void (*fire)(void *self, actor_timer *timer));
 void actor_timer_cancel(actor *a, actor_timer *timer);
 
+/* Sees to it that a turn begins by `due_ns` of the clock, when a library that the service turns wants to be turned
+ * again; INT64_MAX: it does not. */
+void actor_turn_by(actor *a, actor_timer *timer, int64_t due_ns);
+
 /* Calls ready(arg, events) on the actor's thread when fd has one of `events` (POLLIN, POLLOUT); events 0 forgets the
  * fd. */
 void actor_watch(actor *a, int fd, short events, void (*ready)(void *arg, short events), void *arg);

@@ -339,8 +339,10 @@ static void on_tick(void *self, actor_timer *timer)
             a->peers.all[i]->heard_ns += late_ns;
     a->ticked_ns = a->now_ns;
     bury_the_silent(a);
-    if (++a->n_ticks % TICKS_PER_HEARTBEAT == 0)
+    if (++a->n_ticks % TICKS_PER_HEARTBEAT == 0) {
+        log_say_dropped();
         actor_say_heartbeats(a);
+    }
     actor_timer_set(a, &a->tick, period_ns, on_tick);
 }
 

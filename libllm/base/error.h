@@ -27,7 +27,8 @@
     X(ERR_NO_MEMORY,      503, true,  "a buffer sized at start-up is full")    \
     X(ERR_IO,             500, true,  "reading or writing failed")             \
     X(ERR_MISMATCH,       422, false, "it does not match what went before")    \
-    X(ERR_RATE_LIMITED,   429, true,  "this key has used what it may")
+    X(ERR_RATE_LIMITED,   429, true,  "this key has used what it may")         \
+    X(ERR_MEDIA_TYPE,     415, false, "the body is of another media type")
 
 typedef enum {
 #define X(code, http, retry, text) code,

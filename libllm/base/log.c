@@ -258,8 +258,21 @@ static void register_dropped_lines(void)
         metric_counter("troupe_log_lines_dropped_total", "", "Log lines over the limit of their call site.");
 }
 
+static log_site *_Atomic dropping_sites;
+
+static void list_site(log_site *site, log_level level, const char *message)
+{
+    if (__atomic_exchange_n(&site->is_listed, true, __ATOMIC_RELAXED))
+        return;
+    site->level   = level;
+    site->message = message;
+    site->next    = atomic_load(&dropping_sites);
+    while (!atomic_compare_exchange_weak(&dropping_sites, &site->next, site))
+        ;
+}
+
 /* Counts a line against its site's second. True when it may be written; *n_dropped is then what to confess. */
-static bool may_write(log_site *site, log_level level, int64_t now_s, uint32_t *n_dropped)
+static bool may_write(log_site *site, log_level level, const char *message, int64_t now_s, uint32_t *n_dropped)
 {
     *n_dropped       = 0;
     int64_t window_s = __atomic_load_n(&site->window_s, __ATOMIC_RELAXED);
@@ -272,6 +285,7 @@ static bool may_write(log_site *site, log_level level, int64_t now_s, uint32_t *
     if (__atomic_fetch_add(&site->n_lines, 1, __ATOMIC_RELAXED) < burst)
         return true;
     __atomic_fetch_add(&site->n_dropped, 1, __ATOMIC_RELAXED);
+    list_site(site, level, message);
     pthread_once(&dropped_lines_once, register_dropped_lines);
     metric_add(dropped_lines, 1);
     return false;
@@ -283,16 +297,38 @@ static bool writes_json(void)
     return format == LOG_FORMAT_JSON || (format == LOG_FORMAT_AUTO && !isatty(STDERR_FILENO));
 }
 
+static const clock_source *clock_in_use(void)
+{
+    const clock_source *clock = atomic_load(&log_clock);
+    return clock ? clock : clock_system();
+}
+
+static int64_t second_of(const clock_source *clock)
+{
+    return clock_now_ns(clock) / NS_PER_S + 1;
+}
+
+void log_say_dropped(void)
+{
+    int64_t now_s = second_of(clock_in_use());
+    for (log_site *site = atomic_load(&dropping_sites); site; site = site->next) {
+        log_site here = {0}; /* used once: no limit on what is said of limits */
+        if (__atomic_load_n(&site->window_s, __ATOMIC_RELAXED) == now_s)
+            continue;
+        uint32_t n_dropped = __atomic_exchange_n(&site->n_dropped, 0, __ATOMIC_RELAXED);
+        if (n_dropped > 0)
+            log_write(&here, site->level, "lines were dropped", "lines=%u of=\"%s\"", n_dropped, site->message);
+    }
+}
+
 void log_write(log_site *site, log_level level, const char *message, const char *fields_format, ...)
 {
     if ((int)level < atomic_load_explicit(&least_level, memory_order_relaxed) || level >= LOG_OFF)
         return;
     int                 saved_errno = errno;
-    const clock_source *clock       = atomic_load(&log_clock);
-    if (!clock)
-        clock = clock_system();
-    log_line line = {.unix_ms = clock_unix_ms(clock), .level = level, .message = message};
-    if (may_write(site, level, clock_now_ns(clock) / NS_PER_S + 1, &line.n_dropped)) {
+    const clock_source *clock       = clock_in_use();
+    log_line            line        = {.unix_ms = clock_unix_ms(clock), .level = level, .message = message};
+    if (may_write(site, level, message, second_of(clock), &line.n_dropped)) {
         char    fields[LOG_LINE_BYTES], out[LOG_LINE_BYTES];
         va_list args;
         va_start(args, fields_format);

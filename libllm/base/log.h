@@ -5,8 +5,9 @@
  * On a terminal (or with --log-format text) the same line is printed for people: "20:50:01.123 warn  scheduler  lost
  * executor  node=executor-3f2a". Never log a prompt, generated text, or a key. Every call site is limited to LOG_BURST
  * lines a second, or LOG_BURST_DEBUG where the line is for debugging; what is dropped is counted and said once the
- * burst is over (`dropped` in the call site's next line, and troupe_log_lines_dropped_total). Thread-safe; a line is
- * one write of at most LOG_LINE_BYTES: fields that do not fit are left out and `cut` is true. */
+ * burst is over (`dropped` in the call site's next line or, when none comes, in a line of log_say_dropped, and
+ * troupe_log_lines_dropped_total). Thread-safe; a line is one write of at most LOG_LINE_BYTES: fields that do not fit
+ * are left out and `cut` is true. */
 #ifndef TROUPE_BASE_LOG_H
 #define TROUPE_BASE_LOG_H
 
@@ -30,15 +31,22 @@ void log_set_clock(const clock_source *clock);
 void log_set_thread_service(const char *name);
 
 /* A call site's state for the rate limit; made by the macro below. */
-typedef struct {
-    int64_t  window_s;
-    uint32_t n_lines;
-    uint32_t n_dropped;
+typedef struct log_site {
+    int64_t          window_s;
+    uint32_t         n_lines;
+    uint32_t         n_dropped;
+    bool             is_listed; /* among those that dropped something once */
+    log_level        level;
+    const char      *message;
+    struct log_site *next;
 } log_site;
 
 /* `message` is a constant sentence; `fields_format` makes the key=value pairs (see the macros). */
 void log_write(log_site *site, log_level level, const char *message, const char *fields_format, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* Says what call sites dropped whose burst is over and who have been silent since. To be called about once a second. */
+void log_say_dropped(void);
 
 /* Fields are written as `key=value` pairs separated by single spaces, values without spaces or in double quotes:
  *

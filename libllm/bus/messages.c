@@ -106,7 +106,7 @@ const logit_bias logit_bias_defaults = {0};
 
 static const wire_field logit_bias_fields[] = {
     {"token", 1, WIRE_U32, .offset = offsetof(logit_bias, token)},
-    {"bias", 2, WIRE_F32, .offset = offsetof(logit_bias, bias), .ranged = true, .min = -100.0, .max = 100.0},
+    {"bias", 2, WIRE_F32, .offset = offsetof(logit_bias, bias), .ranged = true, .min = -100.0f, .max = 100.0f},
 };
 
 static const wire_struct logit_bias_wire = {"logit_bias", logit_bias_fields, COUNT(logit_bias_fields), sizeof(logit_bias), &logit_bias_defaults};
@@ -138,14 +138,14 @@ static const wire_struct resume_point_wire = {"resume_point", resume_point_field
 const sampling_params sampling_params_defaults = {.temperature = 1.0f, .top_p = 1.0f, .typical_p = 1.0f, .repetition_penalty = 1.0f, .length_penalty = 1.0f};
 
 static const wire_field sampling_params_fields[] = {
-    {"temperature", 1, WIRE_F32, .offset = offsetof(sampling_params, temperature), .ranged = true, .min = 0.0, .max = 100.0},
-    {"top_p", 2, WIRE_F32, .offset = offsetof(sampling_params, top_p), .ranged = true, .min = 0.0, .max = 1.0},
+    {"temperature", 1, WIRE_F32, .offset = offsetof(sampling_params, temperature), .ranged = true, .min = 0.0f, .max = 100.0f},
+    {"top_p", 2, WIRE_F32, .offset = offsetof(sampling_params, top_p), .ranged = true, .min = 0.0f, .max = 1.0f},
     {"top_k", 3, WIRE_U32, .offset = offsetof(sampling_params, top_k)},
-    {"min_p", 4, WIRE_F32, .offset = offsetof(sampling_params, min_p), .ranged = true, .min = 0.0, .max = 1.0},
-    {"typical_p", 5, WIRE_F32, .offset = offsetof(sampling_params, typical_p), .ranged = true, .min = 0.0, .max = 1.0},
-    {"repetition_penalty", 6, WIRE_F32, .offset = offsetof(sampling_params, repetition_penalty), .ranged = true, .min = 0.01, .max = 100.0},
-    {"frequency_penalty", 7, WIRE_F32, .offset = offsetof(sampling_params, frequency_penalty), .ranged = true, .min = -2.0, .max = 2.0},
-    {"presence_penalty", 8, WIRE_F32, .offset = offsetof(sampling_params, presence_penalty), .ranged = true, .min = -2.0, .max = 2.0},
+    {"min_p", 4, WIRE_F32, .offset = offsetof(sampling_params, min_p), .ranged = true, .min = 0.0f, .max = 1.0f},
+    {"typical_p", 5, WIRE_F32, .offset = offsetof(sampling_params, typical_p), .ranged = true, .min = 0.0f, .max = 1.0f},
+    {"repetition_penalty", 6, WIRE_F32, .offset = offsetof(sampling_params, repetition_penalty), .ranged = true, .min = 0.01f, .max = 100.0f},
+    {"frequency_penalty", 7, WIRE_F32, .offset = offsetof(sampling_params, frequency_penalty), .ranged = true, .min = -2.0f, .max = 2.0f},
+    {"presence_penalty", 8, WIRE_F32, .offset = offsetof(sampling_params, presence_penalty), .ranged = true, .min = -2.0f, .max = 2.0f},
     {"no_repeat_ngram", 9, WIRE_U32, .offset = offsetof(sampling_params, no_repeat_ngram), .ranged = true, .min = 0.0, .max = 64.0},
     {"seed", 10, WIRE_U64, .offset = offsetof(sampling_params, seed)},
     {"logit_bias", 11, WIRE_LIST_STRUCT, .offset = offsetof(sampling_params, logit_bias), .count_offset = offsetof(sampling_params, n_logit_bias), .max_items = 1024, .of = &logit_bias_wire},
@@ -154,7 +154,7 @@ static const wire_field sampling_params_fields[] = {
     {"ignore_eos", 14, WIRE_BOOL, .offset = offsetof(sampling_params, ignore_eos)},
     {"min_tokens", 15, WIRE_U32, .offset = offsetof(sampling_params, min_tokens)},
     {"beam_width", 16, WIRE_U32, .offset = offsetof(sampling_params, beam_width), .ranged = true, .min = 0.0, .max = 16.0},
-    {"length_penalty", 17, WIRE_F32, .offset = offsetof(sampling_params, length_penalty), .ranged = true, .min = -10.0, .max = 10.0},
+    {"length_penalty", 17, WIRE_F32, .offset = offsetof(sampling_params, length_penalty), .ranged = true, .min = -10.0f, .max = 10.0f},
 };
 
 static const wire_struct sampling_params_wire = {"sampling_params", sampling_params_fields, COUNT(sampling_params_fields), sizeof(sampling_params), &sampling_params_defaults};

@@ -1,4 +1,5 @@
 /* The paths of the HTTP API: who may use them, and what each takes. */
+#include "services/gateway/openapi.h"
 #include "services/gateway/reply_log.h"
 
 #include "base/log.h"
@@ -82,6 +83,12 @@ static void get_metrics(const call *c)
     http_respond(c->gateway->http, c->http->handle, &reply);
 }
 
+static void get_openapi(const call *c)
+{
+    http_respond(c->gateway->http, c->http->handle,
+                 &(http_reply){.status = 200, .content_type = "application/json", .body = openapi_document()});
+}
+
 static void write_model(json_out *j, const gateway *g)
 {
     json_out_object(j);
@@ -153,7 +160,7 @@ static bool says_json(const call *c)
     span type;
     if (!http_request_header(c->http, "Content-Type", &type) || memmem(type.data, type.size, "json", 4))
         return true;
-    refuse(c, ERR_INVALID, "the Content-Type must be application/json", (span){0}, 0);
+    refuse(c, ERR_MEDIA_TYPE, "the Content-Type must be application/json", (span){0}, 0);
     return false;
 }
 
@@ -468,7 +475,16 @@ static const struct {
     {"/health", HTTP_GET, false, true, get_health},
     {"/ready", HTTP_GET, false, true, get_ready},
     {"/metrics", HTTP_GET, false, true, get_metrics},
+    {"/openapi.json", HTTP_GET, false, true, get_openapi},
 };
+
+const char *endpoints_path(size_t i, http_method *method)
+{
+    if (i >= COUNT(endpoints))
+        return NULL;
+    *method = endpoints[i].method;
+    return endpoints[i].path;
+}
 
 static size_t find_endpoint(span path)
 {

@@ -110,7 +110,8 @@ const char *http_refusal_sentence(http_refusal refusal)
     return refusals[refusal].sentence;
 }
 
-static const char *const method_names[N_HTTP_METHODS] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"};
+static const char *const method_names[N_HTTP_METHODS] = {"GET",     "HEAD",  "POST",  "PUT",  "DELETE",
+                                                         "OPTIONS", "PATCH", "TRACE", "QUERY"};
 
 const char *http_method_name(http_method method)
 {

@@ -17,7 +17,7 @@
       "The request line must be a method, a target and a version with single spaces between them.")                    \
     X(TLS, 400, "request_line", "The client began a TLS handshake, but this port speaks plain HTTP.")                  \
     X(REQUEST_LINE_TOO_LONG, 414, "request_line", "The request line is longer than this server allows.")               \
-    X(METHOD, 501, "method", "This server knows the methods GET, HEAD, POST, PUT, DELETE, OPTIONS and PATCH.")         \
+    X(METHOD, 501, "method", "This server knows GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH, TRACE and QUERY.")       \
     X(TARGET, 400, "target",                                                                                           \
       "The request target must be a path that starts with / and percent-encodes what a URL does not allow.")           \
     X(VERSION, 505, "version", "This server speaks HTTP/1.1 and HTTP/1.0.")                                            \
@@ -65,6 +65,8 @@ typedef enum {
     HTTP_DELETE,
     HTTP_OPTIONS,
     HTTP_PATCH,
+    HTTP_TRACE,
+    HTTP_QUERY,
     N_HTTP_METHODS
 } http_method;
 

@@ -49,6 +49,8 @@ static const char *error_code_name(error_code code)
         return "not_found";
     case ERR_METHOD:
         return "method_not_allowed";
+    case ERR_MEDIA_TYPE:
+        return "unsupported_media_type";
     case ERR_RATE_LIMITED:
         return "rate_limit_exceeded";
     case ERR_MISMATCH:

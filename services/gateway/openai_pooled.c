@@ -9,9 +9,9 @@ enum { TEXT_BYTES_MAX = 4 << 20, DIMENSIONS_MAX = 131072 };
 
 static bool take_encoding(openai_parser *p, const json_t *root, openai_pooled *out)
 {
-    const json_t *value = json_object_get(root, "encoding_format");
+    const json_t *value = openai_get(root, "encoding_format");
     const char   *name  = json_string_value(value);
-    if (!value || json_is_null(value))
+    if (!value)
         return true;
     out->base64 = name && strcmp(name, "base64") == 0;
     return out->base64 || (name && strcmp(name, "float") == 0) ||
@@ -20,8 +20,8 @@ static bool take_encoding(openai_parser *p, const json_t *root, openai_pooled *o
 
 static bool take_embeddings(openai_parser *p, const json_t *root, openai_pooled *out)
 {
-    const json_t *input = json_object_get(root, "input");
-    if (!input || json_is_null(input))
+    const json_t *input = openai_get(root, "input");
+    if (!input)
         return openai_refuse(p, ERR_INVALID, "input", "is missing");
     if (!take_encoding(p, root, out) || !openai_whole(p, root, "dimensions", 1, DIMENSIONS_MAX, &out->n_dimensions) ||
         !openai_prompts(p, input, "input", OPENAI_INPUTS_MAX, &out->n_inputs, &out->inputs))
@@ -73,8 +73,7 @@ static bool refuse_unsupported(openai_parser *p, const json_t *root)
 {
     static const char *const names[] = {"truncate_prompt_tokens", "messages", "rank_fields"};
     for (size_t i = 0; i < COUNT(names); i++) {
-        const json_t *value = json_object_get(root, names[i]);
-        if (value && !json_is_null(value))
+        if (openai_get(root, names[i]))
             return openai_refuse(p, ERR_UNSUPPORTED, names[i], "is not supported by this endpoint");
     }
     return true;
@@ -82,8 +81,8 @@ static bool refuse_unsupported(openai_parser *p, const json_t *root)
 
 static bool take_all(openai_parser *p, const json_t *root, openai_pooled *out)
 {
-    const json_t *model = json_object_get(root, "model");
-    if (model && !json_is_null(model) && !openai_string(p, model, "model", 256, &out->model))
+    const json_t *model = openai_get(root, "model");
+    if (model && !openai_string(p, model, "model", 256, &out->model))
         return false;
     return refuse_unsupported(p, root) && openai_timeout(p, root, &out->timeout_s) &&
            openai_priority(p, root, &out->priority) &&

@@ -20,10 +20,10 @@ bool openai_tokens(openai_parser *p, const json_t *list, const char *field, uint
     if (!ids)
         return openai_refuse(p, ERR_TOO_LARGE, field, "the request needs more memory than this server gives to one");
     for (size_t i = 0; i < count; i++) {
-        const json_t *id = json_array_get(list, i);
-        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) > INT32_MAX)
+        int64_t id;
+        if (!openai_integer(json_array_get(list, i), &id) || id < 0 || id > INT32_MAX)
             return openai_refuse(p, ERR_INVALID, field, "entry %zu must be a token id, a whole number from 0", i);
-        ids[i] = (uint32_t)json_integer_value(id);
+        ids[i] = (uint32_t)id;
     }
     *n      = (uint32_t)count;
     *tokens = ids;
@@ -45,7 +45,7 @@ static bool take_prompt(openai_parser *p, const json_t *value, const char *field
 bool openai_prompts(openai_parser *p, const json_t *value, const char *name, uint32_t n_max, uint32_t *n,
                     const openai_prompt **prompts)
 {
-    bool   several = json_is_array(value) && !json_is_integer(json_array_get(value, 0));
+    bool   several = json_is_array(value) && !json_is_number(json_array_get(value, 0));
     size_t count   = several ? json_array_size(value) : 1;
     if (count == 0 || count > n_max)
         return openai_refuse(p, ERR_INVALID, name, "a list has from 1 to %u entries, and this one %zu", n_max, count);
@@ -139,18 +139,17 @@ static bool take_message(openai_parser *p, const json_t *message, size_t index, 
     if (out->role.size == 0)
         return openai_refuse(p, ERR_INVALID, field, "must be system, user, assistant or tool");
     for (size_t i = 0; i < COUNT(texts); i++) {
-        const json_t *value = json_object_get(message, texts[i].name);
+        const json_t *value = openai_get(message, texts[i].name);
         snprintf(field, sizeof field, "%s.%s", prefix, texts[i].name);
-        if (value && !json_is_null(value) &&
-            !openai_string(p, value, field, texts[i].bytes_max, (span *)((char *)out + texts[i].offset)))
+        if (value && !openai_string(p, value, field, texts[i].bytes_max, (span *)((char *)out + texts[i].offset)))
             return false;
     }
-    const json_t *calls = json_object_get(message, "tool_calls");
+    const json_t *calls = openai_get(message, "tool_calls");
     snprintf(field, sizeof field, "%s.tool_calls", prefix);
-    if (calls && !json_is_null(calls)) {
+    if (calls) {
         if (!json_is_array(calls))
             return openai_refuse(p, ERR_INVALID, field, "must be a list");
-        if (!openai_raw(p, calls, field, TOOLS_BYTES_MAX, &out->tool_calls_json))
+        if (json_array_size(calls) > 0 && !openai_raw(p, calls, field, TOOLS_BYTES_MAX, &out->tool_calls_json))
             return false;
     }
     return take_content(p, message, prefix, out);
@@ -178,14 +177,14 @@ bool openai_messages(openai_parser *p, const json_t *value, uint32_t *n, const c
 
 static bool take_model(openai_parser *p, const json_t *root, span *model)
 {
-    const json_t *value = json_object_get(root, "model");
+    const json_t *value = openai_get(root, "model");
     *model              = (span){0};
-    return !value || json_is_null(value) || openai_string(p, value, "model", 256, model);
+    return !value || openai_string(p, value, "model", 256, model);
 }
 
 static bool fill_encode(openai_parser *p, const json_t *root, text_encode *out)
 {
-    const json_t *messages = json_object_get(root, "messages"), *prompt = json_object_get(root, "prompt");
+    const json_t *messages = openai_get(root, "messages"), *prompt = openai_get(root, "prompt");
     bool          begins = true, strings = false;
     if (!openai_bool(p, root, "add_generation_prompt", &out->add_generation_prompt) ||
         !openai_bool(p, root, "parse_special", &out->special_tokens) ||

@@ -200,17 +200,27 @@ bool openai_raw(openai_parser *p, const json_t *value, const char *field, size_t
 
 /* ---- rows ---- */
 
-/* NULL is absent: clients that fill a struct send it for what they don't use. */
-static const json_t *get(const json_t *root, const char *name)
+const json_t *openai_get(const json_t *root, const char *name)
 {
     const json_t *value = json_object_get(root, name);
     return json_is_null(value) ? NULL : value;
 }
 
+bool openai_integer(const json_t *value, int64_t *out)
+{
+    double number = json_number_value(value);
+    *out          = json_is_integer(value) ? json_integer_value(value) : 0;
+    if (!json_is_real(value) || fabs(number) > 0x1p53 || number != floor(number))
+        return json_is_integer(value);
+    *out = (int64_t)number;
+    return true;
+}
+
 static bool take_number(openai_parser *p, const json_t *value, const field_row *row, void *at)
 {
-    bool whole = row->kind == FIELD_U32 || row->kind == FIELD_I32;
-    if (whole ? !json_is_integer(value) : !json_is_number(value))
+    bool    whole = row->kind == FIELD_U32 || row->kind == FIELD_I32;
+    int64_t integer;
+    if (whole ? !openai_integer(value, &integer) : !json_is_number(value))
         return openai_refuse(p, ERR_INVALID, row->name, "must be a %s", whole ? "whole number" : "number");
     double number = json_number_value(value);
     if (row->minus_is_off && number == -1)
@@ -236,7 +246,7 @@ static bool take_number(openai_parser *p, const json_t *value, const field_row *
 
 bool openai_bool(openai_parser *p, const json_t *root, const char *name, bool *out)
 {
-    const json_t *value = get(root, name);
+    const json_t *value = openai_get(root, name);
     if (value && !json_is_boolean(value))
         return openai_refuse(p, ERR_INVALID, name, "must be true or false");
     if (value)
@@ -247,7 +257,7 @@ bool openai_bool(openai_parser *p, const json_t *root, const char *name, bool *o
 static bool take_rows(openai_parser *p, const json_t *root, openai_request *out)
 {
     for (size_t i = 0; i < COUNT(rows); i++) {
-        const json_t *value = get(root, rows[i].name);
+        const json_t *value = openai_get(root, rows[i].name);
         void         *at    = (char *)out + rows[i].offset;
         if (!value)
             continue;
@@ -267,26 +277,26 @@ static bool take_rows(openai_parser *p, const json_t *root, openai_request *out)
 bool openai_whole(openai_parser *p, const json_t *root, const char *name, double min, double max, uint32_t *out)
 {
     field_row row = {.name = name, .kind = FIELD_U32, .min = min, .max = max};
-    return !get(root, name) || take_number(p, get(root, name), &row, out);
+    return !openai_get(root, name) || take_number(p, openai_get(root, name), &row, out);
 }
 
 bool openai_timeout(openai_parser *p, const json_t *root, double *seconds)
 {
     field_row row = {.name = "timeout", .kind = FIELD_F64, .max = TIMEOUT_MAX_S, .above_min = true};
-    return !get(root, row.name) || take_number(p, get(root, row.name), &row, seconds);
+    return !openai_get(root, row.name) || take_number(p, openai_get(root, row.name), &row, seconds);
 }
 
 bool openai_priority(openai_parser *p, const json_t *root, int32_t *priority)
 {
     field_row row = {.name = "priority", .kind = FIELD_I32, .min = -1000, .max = 1000};
-    return !get(root, row.name) || take_number(p, get(root, row.name), &row, priority);
+    return !openai_get(root, row.name) || take_number(p, openai_get(root, row.name), &row, priority);
 }
 
 /* ---- what takes more than a row ---- */
 
 static bool take_stop(openai_parser *p, const json_t *root, openai_request *out)
 {
-    const json_t *value = get(root, "stop");
+    const json_t *value = openai_get(root, "stop");
     if (!value)
         return true;
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
@@ -339,12 +349,13 @@ static bool take_logit_bias(openai_parser *p, const json_t *root, openai_request
 
 static bool take_seed(openai_parser *p, const json_t *root, openai_request *out)
 {
-    const json_t *value = get(root, "seed");
+    const json_t *value = openai_get(root, "seed");
     if (!value)
         return true;
-    if (!json_is_integer(value))
+    int64_t seed;
+    if (!openai_integer(value, &seed))
         return openai_refuse(p, ERR_INVALID, "seed", "must be a whole number of 64 bits");
-    out->request.sampling.seed = (uint64_t)json_integer_value(value);
+    out->request.sampling.seed = (uint64_t)seed;
     out->has_seed              = true;
     return true;
 }
@@ -371,7 +382,7 @@ static bool take_logprobs(openai_parser *p, const json_t *root, openai_request *
 {
     sampling_params *sampling = &out->request.sampling;
     if (out->api == OPENAI_COMPLETION) {
-        const json_t *value = get(root, "logprobs");
+        const json_t *value = openai_get(root, "logprobs");
         if (!value || json_is_false(value))
             return true;
         if (!openai_whole(p, root, "logprobs", 0, 64, &sampling->n_top_logprobs))
@@ -413,14 +424,14 @@ static bool take_beams(openai_parser *p, const json_t *root, openai_request *out
 
 static bool take_stream_options(openai_parser *p, const json_t *root, openai_request *out)
 {
-    const json_t *value = get(root, "stream_options");
+    const json_t *value = openai_get(root, "stream_options");
     if (!value)
         return true;
     if (!json_is_object(value))
         return openai_refuse(p, ERR_INVALID, "stream_options", "must be an object");
     if (!out->stream)
         return openai_refuse(p, ERR_INVALID, "stream_options", "needs stream to be true");
-    const json_t *wanted = get(value, "include_usage");
+    const json_t *wanted = openai_get(value, "include_usage");
     if (wanted && !json_is_boolean(wanted))
         return openai_refuse(p, ERR_INVALID, "stream_options.include_usage", "must be true or false");
     out->include_usage = json_is_true(wanted);
@@ -429,8 +440,8 @@ static bool take_stream_options(openai_parser *p, const json_t *root, openai_req
 
 static bool take_tools(openai_parser *p, const json_t *root, openai_request *out)
 {
-    const json_t *tools = get(root, "tools"), *choice = get(root, "tool_choice");
-    const json_t *variables = get(root, "chat_template_kwargs");
+    const json_t *tools = openai_get(root, "tools"), *choice = openai_get(root, "tool_choice");
+    const json_t *variables = openai_get(root, "chat_template_kwargs");
     const char   *how       = json_string_value(choice);
     if (choice && (!how || (strcmp(how, "auto") != 0 && strcmp(how, "none") != 0)))
         return openai_refuse(p, ERR_UNSUPPORTED, "tool_choice", "this server takes \"auto\" and \"none\"");
@@ -447,8 +458,9 @@ static bool take_tools(openai_parser *p, const json_t *root, openai_request *out
 
 static bool take_names(openai_parser *p, const json_t *root, openai_request *out)
 {
-    const json_t *model = get(root, "model"), *user = get(root, "user"), *session = get(root, "prompt_cache_key");
-    bool          skip = true;
+    const json_t *model = openai_get(root, "model"), *user = openai_get(root, "user"),
+                 *session = openai_get(root, "prompt_cache_key");
+    bool skip             = true;
     if (!openai_bool(p, root, "skip_special_tokens", &skip))
         return false;
     out->request.output.special_tokens = !skip;
@@ -470,11 +482,11 @@ static bool is_neutral(const json_t *value)
 static bool refuse_unsupported(openai_parser *p, const json_t *root)
 {
     for (size_t i = 0; i < COUNT(unsupported_fields); i++) {
-        const json_t *value = get(root, unsupported_fields[i]);
+        const json_t *value = openai_get(root, unsupported_fields[i]);
         if (value && !is_neutral(value))
             return openai_refuse(p, ERR_UNSUPPORTED, unsupported_fields[i], "is not supported by this server");
     }
-    const json_t *format = get(root, "response_format"), *modalities = get(root, "modalities");
+    const json_t *format = openai_get(root, "response_format"), *modalities = openai_get(root, "modalities");
     const char   *type = json_string_value(json_object_get(format, "type"));
     if (format && (!type || strcmp(type, "text") != 0))
         return openai_refuse(p, ERR_UNSUPPORTED, "response_format",
@@ -485,16 +497,22 @@ static bool refuse_unsupported(openai_parser *p, const json_t *root)
     return true;
 }
 
+const char *openai_field_name(size_t i)
+{
+    if (i < COUNT(rows))
+        return rows[i].name;
+    i -= COUNT(rows);
+    if (i < COUNT(other_fields))
+        return other_fields[i];
+    i -= COUNT(other_fields);
+    return i < COUNT(unsupported_fields) ? unsupported_fields[i] : NULL;
+}
+
 static bool is_known(const char *name)
 {
-    for (size_t i = 0; i < COUNT(rows); i++)
-        if (strcmp(rows[i].name, name) == 0)
-            return true;
-    for (size_t i = 0; i < COUNT(other_fields); i++)
-        if (strcmp(other_fields[i], name) == 0)
-            return true;
-    for (size_t i = 0; i < COUNT(unsupported_fields); i++)
-        if (strcmp(unsupported_fields[i], name) == 0)
+    const char *known;
+    for (size_t i = 0; (known = openai_field_name(i)); i++)
+        if (strcmp(known, name) == 0)
             return true;
     return false;
 }
@@ -521,7 +539,7 @@ static void list_unknown(openai_parser *p, json_t *root, openai_request *out)
 static bool take_prompt(openai_parser *p, const json_t *root, openai_request *out)
 {
     if (out->api == OPENAI_COMPLETION) {
-        const json_t *prompt = get(root, "prompt");
+        const json_t *prompt = openai_get(root, "prompt");
         if (!prompt)
             return openai_refuse(p, ERR_INVALID, "prompt", "is missing");
         if (!openai_prompts(p, prompt, "prompt", OPENAI_PROMPTS_MAX, &out->n_prompts, &out->prompts))
@@ -531,12 +549,13 @@ static bool take_prompt(openai_parser *p, const json_t *root, openai_request *ou
                                  out->request.n, OPENAI_CHOICES_MAX);
         return true;
     }
-    if (!get(root, "messages"))
+    if (!openai_get(root, "messages"))
         return openai_refuse(p, ERR_INVALID, "messages", "is missing");
     out->request.kind = PROMPT_KIND_CHAT;
-    if (!openai_messages(p, get(root, "messages"), &out->request.n_messages, &out->request.messages))
+    if (!openai_messages(p, openai_get(root, "messages"), &out->request.n_messages, &out->request.messages))
         return false;
-    if (out->request.continue_final_message && get(root, "add_generation_prompt") && out->request.add_generation_prompt)
+    if (out->request.continue_final_message && openai_get(root, "add_generation_prompt") &&
+        out->request.add_generation_prompt)
         return openai_refuse(p, ERR_INVALID, "continue_final_message", "excludes add_generation_prompt");
     if (out->request.continue_final_message)
         out->request.add_generation_prompt = false;

@@ -55,6 +55,9 @@ typedef struct {
 bool openai_request_parse(openai_api api, span body, arena *memory, openai_request *out,
                           openai_fault *fault) MUST_CHECK;
 
+/* The name of field i that a chat or a completion may have, those that are refused too; NULL: no more. */
+const char *openai_field_name(size_t i);
+
 /* The bodies of /tokenize ({"prompt"} or {"messages"}, "add_generation_prompt", "parse_special", "model") and
  * /detokenize ({"tokens", "model"}). */
 bool openai_tokenize_parse(span body, arena *memory, text_encode *out, span *model, openai_fault *fault) MUST_CHECK;
@@ -74,11 +77,17 @@ bool openai_refuse(openai_parser *p, error_code code, const char *field, const c
 /* Parses a body into an object the caller gives back with json_decref; NULL with the fault set. */
 json_t *openai_json(openai_parser *p, span body);
 
+/* A field of an object. One that is null is absent: clients that fill a struct send it for what they don't use. */
+const json_t *openai_get(const json_t *root, const char *name);
+
 /* A string of at most `bytes_max`, copied. */
 bool openai_string(openai_parser *p, const json_t *value, const char *field, size_t bytes_max, span *out);
 
 /* A value as compact JSON text. */
 bool openai_raw(openai_parser *p, const json_t *value, const char *field, size_t bytes_max, span *out);
+
+/* Whether it is a whole number; 5.0 is one too, as JSON Schema has it, up to 2^53. */
+bool openai_integer(const json_t *value, int64_t *out);
 
 /* A list of token ids. */
 bool openai_tokens(openai_parser *p, const json_t *list, const char *field, uint32_t *n, const uint32_t **tokens);

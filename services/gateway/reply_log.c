@@ -129,9 +129,11 @@ static bool hand_out(reply_log *l, span records, bool own, error *err)
 static void hand_out_own(reply_log *l, record_buffer *b)
 {
     error err;
-    span  records = {(const char *)b->bytes + b->handed, b->size - b->handed};
-    b->handed     = b->size;
-    if (records.size > 0 && !hand_out(l, records, true, &err))
+    if (b->handed == b->size)
+        return; /* perhaps there is no buffer yet */
+    span records = {(const char *)b->bytes + b->handed, b->size - b->handed};
+    b->handed    = b->size;
+    if (!hand_out(l, records, true, &err))
         log_error("a record of a reply can't be read", "why=\"%s\"", err.text);
 }
 
@@ -503,11 +505,6 @@ size_t reply_log_fields(const answer *a, http_field *fields)
 
 /* ---- the store ---- */
 
-static void on_due(void *self, actor_timer *timer)
-{
-    (void)self, (void)timer; /* the turn that follows calls store_turn */
-}
-
 static void on_ready(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd, (void)what, (void)arg; /* the same */
@@ -547,11 +544,7 @@ void reply_logs_turn(gateway *g)
     reply_logs *logs = g->logs;
     while (store_turn(logs->store))
         ;
-    int64_t next = store_next_ns(logs->store), now = actor_now_ns(g->actor);
-    if (next == INT64_MAX)
-        actor_timer_cancel(g->actor, &logs->due);
-    else
-        actor_timer_set(g->actor, &logs->due, next > now ? next - now : NS_PER_MS, on_due);
+    actor_turn_by(g->actor, &logs->due, store_next_ns(logs->store));
 }
 
 void reply_logs_free(gateway *g)

@@ -54,6 +54,8 @@ void run_wait(gateway *g, run *r)
 
 static void leave_queue(gateway *g, run *r)
 {
+    assert(r->state == RUN_WAITING && g->n_waiting > 0);
+    r->state                                                = RUN_RESTING;
     *(r->previous ? &r->previous->next : &g->waiting_first) = r->next;
     *(r->next ? &r->next->previous : &g->waiting_last)      = r->previous;
     r->next = r->previous = NULL;

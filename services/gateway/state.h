@@ -263,6 +263,9 @@ void endpoints_on_request(void *context, const http_request *request);
 void endpoints_on_gone(void *context, http_handle handle, void *owner, http_gone why);
 void endpoints_on_writable(void *context, http_handle handle, void *owner);
 
+/* The path in row i of the table, one that ends in / goes on; NULL: no more. */
+const char *endpoints_path(size_t i, http_method *method);
+
 /* bus_clients.c */
 void bus_on_request(void *self, const message *m);
 void bus_on_cancel(void *self, const message *m);

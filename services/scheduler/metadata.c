@@ -29,11 +29,6 @@ struct metadata {
     lookup      lookups[LOOKUPS_MAX];
 };
 
-static void on_due(void *self, actor_timer *timer)
-{
-    (void)self, (void)timer; /* the turn that follows calls store_turn */
-}
-
 static void on_store_ready(void *arg, short events)
 {
     (void)arg, (void)events;
@@ -44,11 +39,7 @@ void metadata_turn(scheduler *s)
     metadata *m = s->metadata;
     while (store_turn(m->store))
         ;
-    int64_t next = store_next_ns(m->store), now = actor_now_ns(s->actor);
-    if (next == INT64_MAX)
-        actor_timer_cancel(s->actor, &m->due);
-    else
-        actor_timer_set(s->actor, &m->due, next > now ? next - now : NS_PER_MS, on_due);
+    actor_turn_by(s->actor, &m->due, store_next_ns(m->store));
 }
 
 /* ---- leases ---- */

@@ -118,9 +118,8 @@ static bool check_task(const scheduler *s, const executor_link *x, bool pooled, 
 bool request_fits(const scheduler *s, const request *r, const executor_link *x)
 {
     uint64_t positions = (uint64_t)r->n_prompt + r->max_tokens, width = beam_width(r);
-    error    why;
     span     field;
-    return check_task(s, x, r->pooled, r->n_prompt, &why, &field) && r->n_vocab <= x->about.n_vocab &&
+    return check_task(s, x, r->pooled, r->n_prompt, NULL, &field) && r->n_vocab <= x->about.n_vocab &&
            positions <= x->about.max_model_len && positions <= (uint64_t)x->about.n_kv_blocks * KV_BLOCK_TOKENS &&
            width * (positions / KV_BLOCK_TOKENS + 2) <= x->about.n_kv_blocks && 2 * width <= x->about.n_slots;
 }

@@ -3,12 +3,8 @@
  * act, and what it takes. Requests, cancels and results mostly mean something (an id that exists, the plan that is
  * next), and any field of them may be anything the schema allows. The invariants hold after every turn; a plan is one
  * that its executor takes; and when the executors then answer and the clients cancel, nothing is left. */
-#include "actor/simulation.h"
-#include "base/log.h"
 #include "scheduler/state.h"
-#include "tests/fuzz/support_message.h"
-
-#include <assert.h>
+#include "tests/fuzz/support_players.h"
 
 enum {
     VOCABULARY   = 100,
@@ -63,15 +59,7 @@ typedef struct {
     fuzz_input        in;
 } stage;
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
 /* ---- the players ---- */
-
-static void *create(actor *a, const void *options, error *err)
-{
-    (void)a, (void)err;
-    return (void *)(uintptr_t)options;
-}
 
 static void destroy(void *self)
 {
@@ -170,82 +158,42 @@ static void on_load(void *self, const message *m)
     x->n_load_blocks[i] = body->n_to;
 }
 
-#define PLAYER(name_, role_, routes_)                                                                                  \
-    {                                                                                                                  \
-        .name = name_, .role = role_, .routes = routes_, .n_routes = COUNT(routes_), .create = create,                 \
-        .destroy = destroy                                                                                             \
-    }
-
-static const actor_route gateway_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, actor_ignore},
-    {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore}};
-static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
-                                               {MSG_TEXT_ENCODE, actor_ignore},
-                                               {MSG_TEXT_DECODE, actor_ignore},
-                                               {MSG_GEN_FIND, actor_ignore}};
-static const actor_route client_routes[]    = {{MSG_TEXT_DELTA, actor_ignore},
-                                               {MSG_TEXT_REFUSED, actor_ignore},
-                                               {MSG_TEXT_ENCODED, actor_ignore},
-                                               {MSG_TEXT_DECODED, actor_ignore}};
-static const actor_route reader_routes[]    = {{MSG_GEN_OPEN, actor_ignore},
-                                               {MSG_GEN_TOKENS, actor_ignore},
-                                               {MSG_GEN_PROMPT, actor_ignore},
-                                               {MSG_GEN_CANCEL, actor_ignore},
-                                               {MSG_GEN_FIND, actor_ignore}};
-static const actor_route drafter_routes[]   = {{MSG_DRAFT_REQUEST, actor_ignore}, {MSG_DRAFT_FORGET, actor_ignore}};
-static const actor_route executor_routes[]  = {{MSG_EXECUTOR_RESET, on_reset},
-                                               {MSG_STEP_PLAN, on_plan},
-                                               {MSG_KV_LOAD, on_load},
-                                               {MSG_KV_FETCH, actor_ignore},
-                                               {MSG_KV_BLOCKS, actor_ignore}};
-
-static const actor_class classes[N_PLAYERS] = {
-    [GATEWAY]       = PLAYER("gateway", ROLE_GATEWAY, gateway_routes),
-    [TOKENIZER]     = PLAYER("tokenizer", ROLE_TOKENIZER, tokenizer_routes),
-    [POSTPROCESSOR] = PLAYER("postprocessor", ROLE_POSTPROCESSOR, reader_routes),
-    [DRAFTER]       = PLAYER("drafter", ROLE_DRAFTER, drafter_routes),
-    [CLIENT]        = PLAYER("client", ROLE_CLIENT, client_routes),
-    [EXECUTOR]      = PLAYER("executor", ROLE_EXECUTOR, executor_routes),
-    [EXECUTOR + 1]  = PLAYER("executor", ROLE_EXECUTOR, executor_routes),
+static const role roles[N_PLAYERS] = {
+    [GATEWAY] = ROLE_GATEWAY,       [TOKENIZER] = ROLE_TOKENIZER, [POSTPROCESSOR] = ROLE_POSTPROCESSOR,
+    [DRAFTER] = ROLE_DRAFTER,       [CLIENT] = ROLE_CLIENT,       [EXECUTOR] = ROLE_EXECUTOR,
+    [EXECUTOR + 1] = ROLE_EXECUTOR,
 };
+static player_class classes[N_PLAYERS];
+
+static void fill_classes(void)
+{
+    for (int i = 0; i < N_PLAYERS; i++) {
+        player_class_fill(&classes[i], roles[i]);
+        player_class_take(&classes[i], MSG_EXECUTOR_RESET, on_reset);
+        player_class_take(&classes[i], MSG_STEP_PLAN, on_plan);
+        player_class_take(&classes[i], MSG_KV_LOAD, on_load);
+        classes[i].class.destroy = destroy;
+    }
+}
 
 static void join(stage *t, player_id who)
 {
-    actor_options calling = {.connect = {"inproc://scheduler"}, .credits = who >= EXECUTOR ? 2 : 64};
-    t->players[who].actor = simulation_add(t->sim, &classes[who], &t->players[who], &calling, NULL);
-    if (!t->players[who].actor)
-        abort();
+    t->players[who].actor =
+        fuzz_join(t->sim, &classes[who].class, &t->players[who],
+                  (actor_options){.connect = {"inproc://scheduler"}, .credits = who >= EXECUTOR ? 2 : PLAYER_CREDITS});
 }
 
-/* A peer that the scheduler does not know, or that has no credit, says nothing. */
 static void say(stage *t, player_id who, uint16_t type, const void *body, const envelope *about)
 {
-    actor *a  = t->players[who].actor;
-    peer  *to = a ? actor_find_peer(a, span_of(actor_name(t->scheduler))) : NULL;
-    if (to)
-        (void)!actor_send(a, to, type, body, about, NULL);
-}
-
-static void run_ms(stage *t, int64_t ms)
-{
-    simulation_run_until(t->sim, NULL, NULL, ms * NS_PER_MS);
+    fuzz_say(t->players[who].actor, t->scheduler, type, body, about);
 }
 
 /* ---- acts ---- */
 
-static envelope take_about(stage *t)
-{
-    uint8_t  which     = take(&t->in);
-    envelope e         = {.attempt = which / IDS % ATTEMPTS};
-    e.request.bytes[0] = which % IDS; /* 0: no request at all */
-    return e;
-}
-
 static void act_request(stage *t)
 {
     static uint32_t prompt[PROMPT_MAX];
-    envelope        about    = take_about(t);
+    envelope        about    = fuzz_about(&t->in, IDS, ATTEMPTS);
     gen_request    *body     = take_message(&t->in, MSG_GEN_REQUEST, t->memory);
     uint8_t         how      = take(&t->in);
     uint8_t         deadline = take(&t->in);
@@ -274,7 +222,7 @@ static void act_request(stage *t)
 static void act_cancel(stage *t)
 {
     static const player_id who[] = {GATEWAY, POSTPROCESSOR, TOKENIZER};
-    envelope               about = take_about(t);
+    envelope               about = fuzz_about(&t->in, IDS, ATTEMPTS);
     uint8_t                which = take(&t->in);
     if (which > 240)
         say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
@@ -418,7 +366,7 @@ static void end_loads(stage *t, player_id who, bool honest)
 
 static void act_draft(stage *t)
 {
-    envelope     about = take_about(t);
+    envelope     about = fuzz_about(&t->in, IDS, ATTEMPTS);
     draft_reply *body  = take_message(&t->in, MSG_DRAFT_REPLY, t->memory);
     uint8_t      how   = take(&t->in);
     if (how & 1) /* the length that the sequence has, so that the drafts are taken */
@@ -433,7 +381,7 @@ static void act_leave(stage *t)
     player_id who = take(&t->in) % N_PLAYERS;
     simulation_kill(t->sim, t->players[who].actor);
     join(t, who);
-    run_ms(t, take(&t->in) * 16);
+    fuzz_run_ms(t->sim, take(&t->in) * 16);
 }
 
 static void act(stage *t)
@@ -463,7 +411,7 @@ static void act(stage *t)
         if (take(&t->in) > 200)
             act_leave(t);
         else
-            run_ms(t, take(&t->in));
+            fuzz_run_ms(t->sim, take(&t->in));
         break;
     }
 }
@@ -474,31 +422,25 @@ static bool is_connected(void *arg)
 {
     stage *t = arg;
     for (int i = 0; i < N_PLAYERS; i++)
-        if (!actor_find_peer(t->scheduler, span_of(actor_name(t->players[i].actor))) ||
-            !actor_find_peer(t->players[i].actor, span_of(actor_name(t->scheduler))))
+        if (!fuzz_know_each_other(t->players[i].actor, t->scheduler))
             return false;
     return true;
 }
 
 static void start(stage *t)
 {
-    actor_options bound = {.bind = {"inproc://scheduler"}, .credits = 64};
-    option_group  group = {"scheduler", scheduler_option_rows, n_scheduler_option_rows, &t->options};
-    uint8_t       how   = take(&t->in);
-    log_set_level(LOG_OFF);
-    t->sim    = simulation_new(1, NULL);
-    t->memory = arena_new(MEMORY_BYTES, NULL);
-    if (!t->sim || !t->memory || !option_parse(&group, 1, 0, NULL, NULL, NULL))
+    option_group group = {"scheduler", scheduler_option_rows, n_scheduler_option_rows, &t->options};
+    uint8_t      how   = take(&t->in);
+    fill_classes();
+    fuzz_open(&t->sim, &t->memory, MEMORY_BYTES);
+    if (!option_parse(&group, 1, 0, NULL, NULL, NULL))
         abort();
     t->options.hash_seed         = 7;
     t->options.policy            = how % 3;
     t->options.prefix_caching    = !(how & 4);
     t->options.max_num_seqs      = how & 8 ? 2 : 16;
     t->options.max_prefill_chunk = how & 16 ? 8 : 0;
-    t->scheduler                 = simulation_add(t->sim, &scheduler_class, &t->options, &bound, NULL);
-    if (!t->scheduler)
-        abort();
-    simulation_set_network(t->sim, &(sim_network_options){.delay_max_ns = NS_PER_MS});
+    t->scheduler = fuzz_join(t->sim, &scheduler_class, &t->options, (actor_options){.bind = {"inproc://scheduler"}});
     for (int i = 0; i < N_PLAYERS; i++)
         join(t, (player_id)i);
     assert(simulation_run_until(t->sim, is_connected, t, 30 * NS_PER_S));
@@ -517,7 +459,7 @@ static void expect_nothing_left(stage *t)
             say(t, GATEWAY, MSG_GEN_CANCEL, &all, &r->envelope);
         for (int i = 0; i < EXECUTORS; i++)
             answer(t, EXECUTOR + i, true);
-        run_ms(t, 100);
+        fuzz_run_ms(t->sim, 100);
     }
     for (int i = 0; i < EXECUTORS; i++)
         end_loads(t, EXECUTOR + i, true);
@@ -534,7 +476,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < ACTS_MAX && t.in.size > 0; i++) {
         arena_reset(t.memory);
         act(&t);
-        run_ms(&t, TURN_MS);
+        fuzz_run_ms(t.sim, TURN_MS);
     }
     expect_nothing_left(&t);
     simulation_free(&t.sim);

@@ -117,6 +117,35 @@ def test_an_alert_is_about_metrics_that_there_are(series, rule):
     assert used <= given.union(*(series[name] for name in names))
 
 
+RUNBOOKS = sorted((OPS / "runbooks").glob("*.md"))
+SOURCES = "\n".join(path.read_text() for folder in ("services", "libllm") for path in (ROOT / folder).rglob("*.c"))
+
+
+@pytest.fixture(scope="module")
+def flags():
+    commands = ["serve", "gateway", "tokenizer", "scheduler", "executor", "drafter", "postprocessor", "replay"]
+    helps = [subprocess.check_output([processes.TROUPE, command, "--help"], text=True) for command in commands]
+    return set(re.findall(r"--[a-z][a-z0-9-]+", " ".join(helps)))
+
+
+@pytest.mark.parametrize("page", RUNBOOKS, ids=[page.stem for page in RUNBOOKS])
+def test_a_runbook_names_what_there_is(page, flags):
+    text = page.read_text()
+    metrics = {name.removesuffix("_bucket") for name in re.findall(r"`(troupe_\w+)", text)}
+    assert metrics <= set(re.findall(r'"(troupe_\w+)"', SOURCES))
+    assert set(re.findall(r"`(Troupe\w+)`", text)) <= {rule["alert"] for rule in ALERTS}
+    assert set(re.findall(r"`(--[a-z][a-z0-9-]+)[` ]", text)) - {"--scale"} <= flags
+    lines = re.findall(r'`"([^"`]+)"`', text)
+    assert all(re.search(rf'log_\w+\([^;"]*"{re.escape(line)}"', SOURCES) for line in lines), lines
+    for other in re.findall(r"\]\(([\w-]+\.md)\)", text):
+        assert (page.parent / other).is_file(), other
+
+
+def test_an_alert_names_the_page_for_it():
+    pages = {rule["annotations"]["runbook"] for rule in ALERTS}
+    assert pages <= {f"runbooks/{page.name}" for page in RUNBOOKS}
+
+
 def test_prometheus_reads_the_alerts_and_asks_every_service():
     assert PROMETHEUS["rule_files"] == ["alerts.yml"]
     (job,) = PROMETHEUS["scrape_configs"]

@@ -291,6 +291,7 @@ BAD_BODIES = [
     ("text.request", b"\x81\x08\x81\x01\xca\xc0\x00\x00\x00", "sampling_params.temperature: must be between 0 and 100"),
     ("text.request", b"\x81\x08\x81\x01\xca\x7f\xc0\x00\x00", "sampling_params.temperature"),
     ("text.request", b"\x81\x08\x81\x01\xca\x7f\x80\x00\x00", "sampling_params.temperature"),
+    ("text.request", b"\x81\x08\x81\x06\xca\x3c\x23\xd7\x09", "repetition_penalty: must be between 0.01 and 100"),
     ("text.request", b"\x81\x0a\xd1\xfc\x17", "text.request.priority: must be between -1000 and 1000"),
 ]
 
@@ -302,6 +303,11 @@ def test_a_bad_body_is_refused(name, data, words):
     with pytest.raises(BusError) as fault:
         codec.decode(name, data)
     assert words in fault.value.text
+
+
+def test_a_limit_itself_is_in_range_though_floats_are_short():
+    body = codec.decode("text.request", codec.encode("text.request", {"sampling": {"repetition_penalty": 0.01}}))
+    assert body["sampling"]["repetition_penalty"] == pytest.approx(0.01)
 
 
 BAD_VALUES = [

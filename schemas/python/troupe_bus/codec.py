@@ -192,7 +192,12 @@ def expect(field, ok, what):
 
 
 def check_range(field, value):
-    if field.low is not None and not field.low <= value <= field.high:  # also refuses NaN
+    if field.low is None:
+        return
+    low, high = field.low, field.high
+    if field.type == "f32":  # 0.01 as a float is less than 0.01
+        low, high = struct.unpack("2f", struct.pack("2f", low, high))
+    if not low <= value <= high:  # also refuses NaN
         raise invalid(f"{field.where}: must be between {field.low} and {field.high}")
 
 

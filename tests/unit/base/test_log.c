@@ -168,6 +168,24 @@ static void a_call_site_is_limited_and_confesses_later(void **state)
     assert_non_null(strstr(written(), "flood  i=23  dropped=3\n"));
 }
 
+static void what_was_dropped_last_is_said_too(void **state)
+{
+    (void)state;
+    for (int i = 0; i < LOG_BURST + 7; i++)
+        log_warn("a flood that ends", "i=%d", i);
+    written();
+    log_say_dropped();
+    assert_int_equal(count_lines(written()), 0); /* it may go on */
+    clock_advance(&virtual_clock, NS_PER_S);
+    log_say_dropped();
+    const char *line = written();
+    assert_int_equal(count_lines(line), 1);
+    assert_non_null(strstr(line, "\"level\":\"warn\""));
+    assert_non_null(strstr(line, "\"msg\":\"lines were dropped\",\"lines\":7,\"of\":\"a flood that ends\"}"));
+    log_say_dropped();
+    assert_int_equal(count_lines(written()), 0);
+}
+
 static void a_line_over_the_bound_stays_valid_json_and_says_so(void **state)
 {
     (void)state;
@@ -226,6 +244,7 @@ int main(void)
         TEST(control_characters_never_reach_the_terminal),
         TEST(lines_below_the_level_are_not_written),
         TEST(a_call_site_is_limited_and_confesses_later),
+        TEST(what_was_dropped_last_is_said_too),
         TEST(a_line_over_the_bound_stays_valid_json_and_says_so),
         TEST(level_names_are_read_in_any_case),
         TEST(without_a_reader_logging_does_not_fail_or_change_errno),

@@ -78,6 +78,8 @@ static const struct {
     {"a nested count bomb", MSG_TEXT_REQUEST, "8102dc000adc000adc000adc000adc000adc000a", "more values"},
     {"depth beyond the limit", MSG_TEXT_REQUEST, "8102919191919191919191919191919191919191919191c0", "nested deeper"},
     {"a float that is not a number", MSG_TEXT_REQUEST, "81088101ca7fc00000", "between 0 and 100"},
+    {"the least float of a range, 0.01, which is less than 0.01", MSG_TEXT_REQUEST, "81088106ca3c23d70a", NULL},
+    {"the float below it", MSG_TEXT_REQUEST, "81088106ca3c23d709", "between 0.01 and 100"},
     {"an enum value from the future", MSG_TEXT_REQUEST, "8101cc63", NULL},
     {"field keys that are strings", MSG_NODE_HEARTBEAT, "81a161c3", "field number"},
 };

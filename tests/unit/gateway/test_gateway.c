@@ -157,6 +157,9 @@ static void refuses_by_status_and_field(void **state)
         {"GET", "/v1/models/our%20model", NULL, 200, "\"id\":\"our model\""},
         {"GET", "/v1/models", NULL, 200, "\"object\":\"list\""},
         {"GET", "/v1/chat/completions", NULL, 405, "POST"},
+        {"TRACE", "/v1/models", NULL, 405, "Allow: GET, HEAD"},
+        {"QUERY", "/tokenize", "{}", 405, "Allow: POST"},
+        {"GET", "/openapi.json", NULL, 200, "\"openapi\": \"3."},
         {"GET", "/nothing", NULL, 404, "\"error\""},
         {"GET", "/health", NULL, 200, "ok"},
         {"GET", "/metrics", NULL, 200, "troupe_time_to_first_token_seconds_bucket"},
@@ -172,6 +175,11 @@ static void refuses_by_status_and_field(void **state)
             fail_msg("%s %s: %s", cases[i].path, cases[i].body ? cases[i].body : "", c->in);
         http_close(&c);
     }
+    http_client *form = http_ask(s, "POST", "/v1/completions", "Content-Type: text/plain\r\n", NULL);
+    pump_stage(s, form, 5000, form->closed);
+    assert_int_equal(http_status(form), 415);
+    assert_true(http_has(form, "\"code\":\"unsupported_media_type\""));
+    http_close(&form);
     assert_int_equal(s->n_seen, 0);
 }
 

@@ -343,12 +343,35 @@ static void texts_and_tokens_are_parsed_for_the_tokenizer(void **state)
     assert_true(encode.kind == PROMPT_KIND_CHAT && encode.n_messages == 1 && !encode.add_generation_prompt);
     assert_false(openai_tokenize_parse(SPAN("{\"prompt\":\"x\"," M "}"), memory, &encode, &model, &fault));
     assert_string_equal(fault.field, "messages");
+    assert_true(openai_tokenize_parse(SPAN("{\"prompt\":\"x\",\"messages\":null}"), memory, &encode, &model, &fault));
+    assert_int_equal(encode.kind, PROMPT_KIND_TEXT);
+    assert_true(openai_tokenize_parse(SPAN("{\"prompt\":null," M "}"), memory, &encode, &model, &fault));
+    assert_int_equal(encode.kind, PROMPT_KIND_CHAT);
     assert_false(openai_tokenize_parse(SPAN("{}"), memory, &encode, &model, &fault));
     assert_string_equal(fault.field, "prompt");
     assert_true(openai_detokenize_parse(SPAN("{\"tokens\":[1,2]}"), memory, &decode, &model, &fault));
     assert_int_equal(decode.n_tokens, 2);
     assert_false(openai_detokenize_parse(SPAN("{\"tokens\":\"1\"}"), memory, &decode, &model, &fault));
     assert_string_equal(fault.field, "tokens");
+}
+
+static void whole_numbers_may_have_a_point(void **state)
+{
+    (void)state;
+    openai_request r = must_parse(OPENAI_COMPLETION, "{\"prompt\":[1.0,2],\"top_k\":5.0,\"seed\":-7.0,\"n\":2e0}");
+    assert_int_equal(r.prompts[0].n_tokens, 2);
+    assert_int_equal(r.prompts[0].tokens[0], 1);
+    assert_int_equal(r.request.sampling.top_k, 5);
+    assert_int_equal((int64_t)r.request.sampling.seed, -7);
+    assert_int_equal(r.request.n, 2);
+}
+
+static void no_tool_calls_are_none(void **state)
+{
+    (void)state;
+    openai_request r =
+        must_parse(OPENAI_CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":\"\",\"tool_calls\":[]}]}");
+    assert_int_equal(r.request.messages[0].tool_calls_json.size, 0);
 }
 
 int main(void)
@@ -366,6 +389,8 @@ int main(void)
         cmocka_unit_test(unknown_fields_are_listed_by_name_only),
         cmocka_unit_test(what_could_exhaust_memory_is_refused_before_it_is_built),
         cmocka_unit_test(texts_and_tokens_are_parsed_for_the_tokenizer),
+        cmocka_unit_test(whole_numbers_may_have_a_point),
+        cmocka_unit_test(no_tool_calls_are_none),
     };
     return cmocka_run_group_tests(tests, prepare, clean_up);
 }

@@ -221,6 +221,18 @@ static void waits_a_while_for_what_is_away_then_refuses(void **state)
     http_close(&c);
 }
 
+/* 0.01 is the least; as a float it is less than that. */
+static void a_number_at_its_limit_is_sent_and_the_queue_goes_on(void **state)
+{
+    stage *s = *state;
+    stage_open_all(s);
+    http_client *c = ask(s, "/v1/completions", "{\"prompt\":\"x\",\"repetition_penalty\":0.01}");
+    http_client *d = ask(s, "/v1/completions", "{\"prompt\":\"y\"}");
+    assert_string_equal(s->seen[1].text, "y");
+    http_close(&c);
+    http_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +246,7 @@ int main(void)
         STAGE_TEST(a_lost_tokenizer_may_have_passed_the_request_on),
         STAGE_TEST(a_request_that_comes_while_a_part_is_away_waits_for_it),
         STAGE_TEST(waits_a_while_for_what_is_away_then_refuses),
+        STAGE_TEST(a_number_at_its_limit_is_sent_and_the_queue_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
