@@ -17,11 +17,10 @@ from pathlib import Path
 import history
 import load
 import processes
-from chaos_containers import Containers
+from chaos_containers import WORKERS, Containers
 from chaos_processes import COUNTS, REDIS_FAULTS, ChaosCluster
 from engine import Engine, what_an_engine_lacks
 
-BLOWS_HELP = "what they suffer: kill, freeze, abort; containers: kill, crash, stop, restart, freeze, cut (all)"
 REACH_S = 1  # a pause belongs to a blow when it began so soon before, or within the deployment's `reach_s` after
 
 
@@ -76,6 +75,10 @@ class Chaos:
             raise self.faults[0]
 
     def strike(self, service, what):
+        while service in self.busy:
+            time.sleep(0.05)
+        if service == "executor":
+            self.wait_for_progress()
         name = self.random.choice(self.cluster.names(service))
         pause_s = self.random.uniform(0.1, 1)
         blow = self.note(service, what)
@@ -97,10 +100,6 @@ class Chaos:
             plan += self.random.sample(blows, len(blows))
         for service, what in plan[:n]:
             time.sleep(self.random.uniform(0.5, 1.5) * pause_s)
-            while service in self.busy:
-                time.sleep(0.05)
-            if service == "executor":
-                self.wait_for_progress()
             self.strike(service, what)
         self.wait()
 
@@ -134,9 +133,9 @@ class Chaos:
             self.strike_link(link, what)
         self.wait()
 
-    def scale(self, pause_s, **counts):
+    def scale(self, what, pause_s, **counts):
         """As many of each service as `counts` says; then time for the load."""
-        blow = self.note("all", "scale to " + ", ".join(f"{n} {service}" for service, n in counts.items()), True)
+        blow = self.note("all", what, lasts=True)
         self.cluster.up(**counts)
         self.end(blow)
         time.sleep(pause_s)
@@ -231,7 +230,7 @@ def stop_all(before=()):
 
 def parse(arguments):
     p = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
-    p.add_argument("--compose", action="store_true", help="containers on an engine of its own; needs root, and docker.io")
+    p.add_argument("--compose", action="store_true", help="containers, on an engine of its own; needs root")
     p.add_argument("--kills", type=int, default=200, help="processes that are killed, frozen or aborted (200)")
     p.add_argument("--links", type=int, default=24, help="links that are cut, delayed, muted or half closed (24)")
     p.add_argument("--scales", type=int, default=4, help="times that --compose scales up and down again (4)")
@@ -241,10 +240,15 @@ def parse(arguments):
     p.add_argument("--pause", type=float, default=2, metavar="S", help="seconds between two blows, in the mean (2)")
     p.add_argument("--schedulers", type=int, default=COUNTS["scheduler"], help="how many (2)")
     p.add_argument("--victims", help="services that are struck, separated by commas (all)")
-    p.add_argument("--blows", help=BLOWS_HELP)
+    kinds = f"{kinds_of(ChaosCluster)}; of containers {kinds_of(Containers)}"
+    p.add_argument("--blows", metavar="B,...", help=f"what they suffer: {kinds} (all)")
     p.add_argument("--no-redis", action="store_true", help="leave Redis alone")
     p.add_argument("--keep", action="store_true", help="keep the logs, and say where they are")
     return p.parse_args(arguments)
+
+
+def kinds_of(deployment):
+    return ", ".join(dict.fromkeys(what for _, what in deployment.blows))
 
 
 def chosen(blows, options):
@@ -268,8 +272,8 @@ def strike_processes(chaos, options):
 def strike_containers(chaos, options):
     chaos.strike_instances(options.kills, options.pause, chosen(chaos.cluster.blows, options))
     for _ in range(options.scales):
-        chaos.scale(options.pause, executor=3, tokenizer=3, scheduler=3, postprocessor=3, drafter=2)
-        chaos.scale(options.pause)
+        chaos.scale("scaled up", options.pause, **{service: 3 for service in WORKERS})
+        chaos.scale("scaled down", options.pause)
 
 
 def start(folder, options):

@@ -10,11 +10,9 @@ import processes
 from engine import PROJECT
 from processes import ROOT, wait_until
 
-URL = "http://127.0.0.1:8080"  # inside the engine's network
 SERVICES = ("gateway", "scheduler", "tokenizer", "executor", "drafter", "postprocessor")
 WORKERS = ("executor", "scheduler", "postprocessor", "tokenizer", "drafter")
 ENDINGS = ("kill", "crash", "stop", "restart")
-NETWORK = {"redis": "store"}  # which one is cut; that of all others is the bus
 # Clients are on a gateway's connection: what ends it ends them. What only holds it up must not.
 BLOWS = [
     *((service, what) for service in WORKERS for what in (*ENDINGS, "freeze", "cut")),
@@ -36,7 +34,7 @@ class Containers(processes.Server):
 
     def __init__(self, engine, folder):
         super().__init__(folder)
-        self.engine, self.url, self.logs = engine, URL, {}
+        self.engine, self.logs = engine, {}
         override = engine.folder / "override.yml"
         override.write_text(OVERRIDE)  # no log is cut
         engine.environment.update(COMPOSE_FILE=f"{ROOT}/docker-compose.yml:{override}", TROUPE_LOG_LEVEL="debug")
@@ -54,8 +52,13 @@ class Containers(processes.Server):
 
     def start_all(self, **counts):
         self.up(**counts)
+        self.url = self.url_of(self.names("gateway")[0])
         wait_until(self.is_ready, "the gateway is ready")
         return self
+
+    def url_of(self, gateway):
+        """Where it is published, inside the engine's network."""
+        return "http://" + self.engine.docker("port", gateway, "8080").splitlines()[0]
 
     def is_ready(self):
         try:
@@ -89,12 +92,13 @@ class Containers(processes.Server):
         self.wait_back(container, since if what in ENDINGS else None)
 
     def cut(self, container, hold_s):
-        """Its cable is pulled, and comes back with the names that compose gave it."""
-        service = self.engine.inspect('{{index .Config.Labels "com.docker.compose.service"}}', container)
-        network = f"{PROJECT}_{NETWORK.get(service, 'bus')}"
+        """Off the bus, Redis off its own network, and back with the names that compose gave it."""
+        networks = json.loads(self.engine.inspect("{{json .NetworkSettings.Networks}}", container))
+        network = next(n for n in (f"{PROJECT}_bus", f"{PROJECT}_store") if n in networks)
+        aliases = [word for alias in networks[network]["Aliases"] for word in ("--alias", alias)]
         self.engine.docker("network", "disconnect", network, container)
         time.sleep(hold_s)
-        self.engine.docker("network", "connect", "--alias", service, "--alias", container[:12], network, container)
+        self.engine.docker("network", "connect", *aliases, network, container)
 
     def wait_back(self, container, since):
         """Until it runs, and its peers know it when it was started after `since`."""
