@@ -18,7 +18,7 @@ import history
 import load
 import processes
 from chaos_containers import WORKERS, Containers
-from chaos_processes import COUNTS, REDIS_FAULTS, ChaosCluster
+from chaos_processes import COUNTS, LINK_FAULTS, REDIS_FAULTS, ChaosCluster
 from engine import Engine, what_an_engine_lacks
 
 REACH_S = 1  # a pause belongs to a blow when it began so soon before, or within the deployment's `reach_s` after
