@@ -222,18 +222,32 @@ void actor_on_hello(actor *a, const transport_message *t, const message *m)
     report_up(a, entry);
 }
 
+/* A node that has several addresses ended that session when it took this hello. Its first address rests: where both
+ * stay listed, they must not take the session from each other without end. */
+static void leave_the_old_way(actor *a, peer_entry *old)
+{
+    actor_link *link = &a->links[old->link];
+    actor_mark_gone(a, old, "it is reached at another address");
+    actor_report_gone(a);
+    if (link->mailbox)
+        set_link_timer(link, REFUSED_BEATS * a->options.heartbeat_ms, say_hello);
+}
+
 void actor_on_welcome(actor *a, uint32_t number, const message *m)
 {
     const node_welcome *welcome = m->body;
     actor_link         *link    = &a->links[number];
+    peer_entry         *old     = peer_table_named(&a->peers, welcome->name);
     const char         *wrong   = NULL;
     if (!name_is_right(welcome->name, welcome->role, welcome->incarnation) ||
         m->envelope->incarnation != welcome->incarnation || m->envelope->sequence != 1)
         wrong = "its name, role and incarnation do not agree";
     else if (welcome->protocol < a->options.protocol_min || welcome->protocol > a->options.protocol_max)
         wrong = "it picked a protocol that this node does not speak";
-    else if (peer_table_named(&a->peers, welcome->name))
+    else if (old && (!old->is_server || old->link == number))
         wrong = "it is connected already";
+    else if (old)
+        leave_the_old_way(a, old);
     peer_entry *entry = wrong ? NULL : peer_table_add(&a->peers, number, (span){0}, welcome->name);
     if (!entry) {
         log_warn("cannot use a welcome", "endpoint=%s peer=\"%.*s\" reason=\"%s\"", link->endpoint,

@@ -1,12 +1,13 @@
-"""Kills, freezes and aborts processes of a cluster under load, cuts its links, takes its Redis away, and compares
-every answer with the one that the same request had in peace. `./dev chaos` runs it for long, test_chaos.py shortly."""
+"""Kills, freezes and aborts parts of a deployment under load, cuts its links, takes its Redis away, scales it, and
+compares every answer with the one that the same request had in peace. The deployment is a cluster of processes, or with
+--compose the containers of docker-compose.yml. `./dev chaos` runs it for long, test_chaos.py and test_compose.py
+shortly."""
 
 import argparse
+import contextlib
 import random
-import resource
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -16,45 +17,21 @@ from pathlib import Path
 import history
 import load
 import processes
-from link_proxy import LinkProxies
+from chaos_containers import WORKERS, Containers
+from chaos_processes import COUNTS, LINK_FAULTS, REDIS_FAULTS, ChaosCluster
+from engine import Engine, what_an_engine_lacks
 
-SIGNALS = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "abort": signal.SIGABRT}
-VICTIMS = ["executor", "scheduler", "postprocessor", "tokenizer", "drafter"]
-LINK_FAULTS = ["cut", "delay", "mute", "half-close"]
-REDIS_FAULTS = ["redis killed", "redis frozen", "redis flushed", "redis full"]
-COUNTS = {"scheduler": 2, "executor": 2, "tokenizer": 2, "postprocessor": 2}
-FLAGS = {
-    "executor": ("--threads", 1, "--kv-cache-memory", "96M"),
-    "gateway": ("--resume-wait", 60),  # a loaded machine starts processes slowly
-}
-REACH_S = (1, 0.5)  # a pause belongs to a blow that it began so soon before or after
-
-
-class ChaosCluster(processes.Cluster):
-    """Its links go through proxies when `proxied`."""
-
-    def __init__(self, folder, counts, proxied, log_level="debug"):
-        flags = {s: (*FLAGS.get(s, ()), "--log-level", log_level) for s in (*processes.CALLERS, "gateway", "scheduler")}
-        super().__init__(folder, "tcp", counts, flags)
-        self.links = LinkProxies() if proxied else None
-
-    def way(self, caller, name):
-        straight = super().way(caller, name)
-        if not self.links:
-            return straight
-        return f"tcp://127.0.0.1:{self.links.port(caller, name, int(straight.rpartition(':')[2]))}"
-
-    def stop(self):
-        super().stop()
-        if self.links:
-            self.links.stop()
+REACH_S = 1  # a pause belongs to a blow when it began so soon before, or within the deployment's `reach_s` after
 
 
 class Blow:
-    """One thing that was done to the cluster."""
+    """One thing that was done to the deployment; what is felt of it begins within `reach_s`, or until its end."""
 
-    def __init__(self, where, what):
-        self.where, self.what, self.begin, self.end = where, what, time.monotonic(), None
+    def __init__(self, where, what, reach_s):
+        self.where, self.what, self.reach_s, self.begin, self.end = where, what, reach_s, time.monotonic(), None
+
+    def last(self):
+        return self.end if self.reach_s is None else self.begin + self.reach_s
 
 
 class Chaos:
@@ -63,18 +40,30 @@ class Chaos:
     def __init__(self, cluster, load, seed, freeze_s, say):
         self.cluster, self.load = cluster, load
         self.random, self.freeze_s, self.say = random.Random(seed), freeze_s, say
-        self.blows, self.restarts, self.menders = [], {}, []
+        self.blows, self.restarts, self.menders, self.faults = [], {}, [], []
         self.lock = threading.Lock()
         self.busy = set()  # services with a process that is away
 
-    def note(self, where, what):
-        blow = Blow(where, what)
+    def note(self, where, what, lasts=False):
+        blow = Blow(where, what, None if lasts else self.cluster.reach_s)
         self.blows.append(blow)
         self.say(f"{what} {where}")
         return blow
 
+    def end(self, blow):
+        blow.end = time.monotonic()
+        if blow.what in self.cluster.restarting:
+            with self.lock:
+                self.restarts[blow.where] = self.restarts.get(blow.where, 0) + 1
+
     def later(self, work):
-        mender = threading.Thread(target=work)
+        def and_say_what_went_wrong():
+            try:
+                work()
+            except Exception as fault:  # wait() raises it
+                self.faults.append(fault)
+
+        mender = threading.Thread(target=and_say_what_went_wrong)
         mender.start()
         self.menders.append(mender)
 
@@ -82,57 +71,36 @@ class Chaos:
         for mender in self.menders:
             mender.join()
         self.menders = []
+        if self.faults:
+            raise self.faults[0]
 
-    # ---- processes ----
-
-    def strike_process(self, service, what):
+    def strike(self, service, what):
+        while service in self.busy:
+            time.sleep(0.05)
+        if service == "executor":
+            self.wait_for_progress()
         name = self.random.choice(self.cluster.names(service))
         pause_s = self.random.uniform(0.1, 1)
-        process = self.cluster.processes[name]
         blow = self.note(service, what)
-        process.popen.send_signal(SIGNALS[what])
 
-        def thaw():
-            time.sleep(self.freeze_s)
-            process.popen.send_signal(signal.SIGCONT)
-
-        def restart():
-            process.popen.wait()
-            processes.running.remove(process)
-            time.sleep(pause_s)
-            self.cluster.start_service(name)
-            with self.lock:
-                self.restarts[service] = self.restarts.get(service, 0) + 1
-
-        def mend():
-            (thaw if what == "freeze" else restart)()
-            self.wait_back(name)
-            blow.end = time.monotonic()
-            self.busy.discard(service)
+        def suffer():
+            try:
+                self.cluster.strike(name, what, self.freeze_s, pause_s)
+                self.end(blow)
+            finally:
+                self.busy.discard(service)
 
         self.busy.add(service)
-        self.later(mend)
+        self.later(suffer)
 
-    def wait_back(self, name):
-        """Until the process has started and its peers know it."""
-        process, since = self.cluster.processes[name], time.monotonic()
-        sign = "model loaded" if name.startswith("executor") else "a peer came"
-        while sign not in process.log() and time.monotonic() - since < processes.START_S:
-            time.sleep(0.1)
-        time.sleep(0.3)
-
-    def strike_processes(self, n, pause_s, victims=VICTIMS, signals=tuple(SIGNALS)):
-        """Each service in turn, each signal in turn, in random orders."""
-        plan = []
+    def strike_instances(self, n, pause_s, blows=None):
+        """Each service in turn, each blow in turn, in random orders."""
+        plan, blows = [], blows or self.cluster.blows
         while len(plan) < n:
-            plan += self.random.sample([(v, s) for v in victims for s in signals], len(victims) * len(signals))
+            plan += self.random.sample(blows, len(blows))
         for service, what in plan[:n]:
             time.sleep(self.random.uniform(0.5, 1.5) * pause_s)
-            while service in self.busy:
-                time.sleep(0.05)
-            if service == "executor":
-                self.wait_for_progress()
-            self.strike_process(service, what)
+            self.strike(service, what)
         self.wait()
 
     def wait_for_progress(self):
@@ -141,44 +109,17 @@ class Chaos:
         last = max((b.begin for b in self.blows if b.where == "executor"), default=0)
         processes.wait_until(lambda: self.load.has_gone_on_since(last), "every request has gone on")
 
-    # ---- Redis ----
-
-    def redis(self, *words):
-        with socket.create_connection(("127.0.0.1", self.cluster.redis_port), 5) as s:
-            s.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w.encode()) for w in words))
-            answer = s.recv(256)
-        assert answer.startswith(b"+OK"), answer
-
     def strike_redis(self, what, hold_s):
-        process = self.cluster.processes["redis"]
         blow = self.note("redis", what)
-        if what == "redis killed":
-            process.kill()
-            time.sleep(hold_s)
-            self.cluster.start_redis()
-            self.restarts["redis"] = self.restarts.get("redis", 0) + 1
-        elif what == "redis frozen":
-            process.popen.send_signal(signal.SIGSTOP)
-            time.sleep(hold_s)
-            process.popen.send_signal(signal.SIGCONT)
-        elif what == "redis flushed":
-            self.redis("FLUSHALL")
-            time.sleep(hold_s)
-        else:
-            self.redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
-            self.redis("CONFIG", "SET", "maxmemory", "1mb")
-            time.sleep(hold_s)
-            self.redis("CONFIG", "SET", "maxmemory", "0")
-        blow.end = time.monotonic()
-
-    # ---- links ----
+        self.cluster.strike_redis(what, hold_s)
+        self.end(blow)
 
     def strike_link(self, link, what):
         blow = self.note(" to ".join(link), f"link {what}")
 
         def hold():
             self.cluster.links.strike(link, what, self.freeze_s)
-            blow.end = time.monotonic()
+            self.end(blow)
 
         self.later(hold)
 
@@ -192,6 +133,13 @@ class Chaos:
             self.strike_link(link, what)
         self.wait()
 
+    def scale(self, what, pause_s, **counts):
+        """As many of each service as `counts` says; then time for the load."""
+        blow = self.note("all", what, lasts=True)
+        self.cluster.up(**counts)
+        self.end(blow)
+        time.sleep(pause_s)
+
 
 # ---- what it came to -------------------------------------------------------------------------------------------------
 
@@ -204,7 +152,7 @@ def stalls(blow, results):
     """The longest pause of each stream that the blow found, in seconds."""
     found = []
     for result in results:
-        gaps = [(a, b) for a, b in result.gaps() if -REACH_S[0] < a - blow.begin < REACH_S[1]]
+        gaps = [(a, b) for a, b in result.gaps() if blow.begin - REACH_S < a < blow.last()]
         touched = [b - a for a, b in gaps if b > blow.begin]
         found += [max(touched)] if touched else []
     return found
@@ -244,15 +192,12 @@ def report(chaos, results, peace):
 
 
 class Trial:
-    """A cluster under load, from its start to the judgement of what it wrote. Its processes leave no core dumps."""
+    """A deployment under load, and the judgement of what it wrote. Processes leave no core dumps."""
 
-    def __init__(
-        self, folder, seed, streams, counts=None, proxied=False, freeze_s=10, n_seeds=2, kinds=None, say=print
-    ):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-        self.cluster = ChaosCluster(folder, {**COUNTS, **(counts or {})}, proxied).start_all()
-        self.load = load.Load(self.cluster.url, streams, seed, n_seeds, kinds)
-        self.chaos = Chaos(self.cluster, self.load, seed, freeze_s, say)
+    def __init__(self, cluster, seed, streams, freeze_s=10, n_seeds=2, kinds=None, say=print):
+        self.cluster = cluster
+        self.load = load.Load(cluster, streams, seed, n_seeds, kinds)
+        self.chaos = Chaos(cluster, self.load, seed, freeze_s, say)
         self.peace, self.results = self.load.undisturbed(), []
 
     def under_load(self, work):
@@ -268,6 +213,9 @@ class Trial:
         self.chaos.wait()
         self.cluster.wait_idle(processes.START_S)
         self.cluster.stop()
+        return self.judge()
+
+    def judge(self):
         wrong = history.check(self.cluster.folder, [r.answer for r in self.peace + self.results if not r.fault])
         wrong += [f"{r.key}: {r.fault or r.change}" for r in self.results if r.fault or r.change]
         return report(self.chaos, self.results, self.peace), wrong
@@ -282,43 +230,93 @@ def stop_all(before=()):
 
 def parse(arguments):
     p = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
+    p.add_argument("--compose", action="store_true", help="containers, on an engine of its own; needs root")
     p.add_argument("--kills", type=int, default=200, help="processes that are killed, frozen or aborted (200)")
     p.add_argument("--links", type=int, default=24, help="links that are cut, delayed, muted or half closed (24)")
+    p.add_argument("--scales", type=int, default=4, help="times that --compose scales up and down again (4)")
     p.add_argument("--seed", type=int, default=1, help="of the moments and the victims (1)")
     p.add_argument("--streams", type=int, default=32, help="concurrent requests (32)")
     p.add_argument("--freeze", type=float, default=10, metavar="S", help="seconds that a freeze lasts (10)")
     p.add_argument("--pause", type=float, default=2, metavar="S", help="seconds between two blows, in the mean (2)")
     p.add_argument("--schedulers", type=int, default=COUNTS["scheduler"], help="how many (2)")
-    p.add_argument("--victims", default=",".join(VICTIMS), help="services that are struck, separated by commas")
-    p.add_argument("--signals", default=",".join(SIGNALS), help="what they get: kill, freeze, abort")
+    p.add_argument("--victims", help="services that are struck, separated by commas (all)")
+    kinds = f"{kinds_of(ChaosCluster)}; of containers {kinds_of(Containers)}"
+    p.add_argument("--blows", metavar="B,...", help=f"what they suffer: {kinds} (all)")
     p.add_argument("--no-redis", action="store_true", help="leave Redis alone")
     p.add_argument("--keep", action="store_true", help="keep the logs, and say where they are")
     return p.parse_args(arguments)
 
 
-def run(trial, options):
-    def strike(chaos):
-        chaos.strike_processes(options.kills, options.pause, options.victims.split(","), options.signals.split(","))
-        for what in [] if options.no_redis else REDIS_FAULTS:
-            chaos.strike_redis(what, options.pause)
-        chaos.strike_links(options.links, options.pause)
+def kinds_of(deployment):
+    return ", ".join(dict.fromkeys(what for _, what in deployment.blows))
 
-    trial.under_load(strike)
+
+def chosen(blows, options):
+    """Those of a deployment's blows that the flags want."""
+    victims, kinds = (names and names.split(",") for names in (options.victims, options.blows))
+    if options.no_redis:
+        blows = [(victim, what) for victim, what in blows if victim != "redis"]
+    blows = [(v, w) for v, w in blows if (not victims or v in victims) and (not kinds or w in kinds)]
+    if not blows and options.kills:
+        raise SystemExit("chaos: --victims and --blows leave nothing to do; --help has their names")
+    return blows
+
+
+def strike_processes(chaos, options):
+    chaos.strike_instances(options.kills, options.pause, chosen(chaos.cluster.blows, options))
+    for what in [] if options.no_redis else REDIS_FAULTS:
+        chaos.strike_redis(what, options.pause)
+    chaos.strike_links(options.links, options.pause)
+
+
+def strike_containers(chaos, options):
+    chaos.strike_instances(options.kills, options.pause, chosen(chaos.cluster.blows, options))
+    for _ in range(options.scales):
+        chaos.scale("scaled up", options.pause, **{service: 3 for service in WORKERS})
+        chaos.scale("scaled down", options.pause)
+
+
+def start(folder, options):
+    counts = {**COUNTS, "scheduler": options.schedulers}
+    if not options.compose:
+        return ChaosCluster(folder, counts, options.links > 0).start_all()
+    return Containers(options.engine, folder).start_all(**counts)
+
+
+def run(folder, options, say):
+    trial = Trial(start(folder, options), options.seed, options.streams, options.freeze, say=say)
+    strike = strike_containers if options.compose else strike_processes
+    trial.under_load(lambda chaos: strike(chaos, options))
     return trial.finish()
+
+
+@contextlib.contextmanager
+def engine():
+    """A new one; nothing is left of it at the end."""
+    lack, new = what_an_engine_lacks(), None
+    if lack:
+        raise SystemExit(f"chaos: {lack}")
+    try:
+        new = Engine()
+        if not new.start():
+            raise SystemExit(f"chaos: dockerd does not start: {new.log()}")
+        new.make_images()
+        yield new
+    finally:
+        new.compose("down", "-v", "-t", "1", check=False)
+        new.stop()
 
 
 def main(arguments=None):
     options = parse(arguments)
-    folder = Path(tempfile.mkdtemp(prefix="troupe-chaos-"))
-    start, trial = time.monotonic(), None
+    folder, begin = Path(tempfile.mkdtemp(prefix="troupe-chaos-")), time.monotonic()
 
     def say(line):
-        print(f"{time.monotonic() - start:7.1f} s  {line}", file=sys.stderr, flush=True)
+        print(f"{time.monotonic() - begin:7.1f} s  {line}", file=sys.stderr, flush=True)
 
     try:
-        counts = {"scheduler": options.schedulers}
-        trial = Trial(folder, options.seed, options.streams, counts, options.links > 0, options.freeze, say=say)
-        lines, wrong = run(trial, options)
+        with engine() if options.compose else contextlib.nullcontext() as options.engine:
+            lines, wrong = run(folder, options, say)
     finally:
         stop_all()
         if options.keep:

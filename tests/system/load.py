@@ -139,10 +139,12 @@ class Result:
 
 
 class Load:
-    """`n_streams` clients that ask again and again, each answer compared with the first one to the same request."""
+    """`n_streams` clients that ask a server again and again, each answer compared with the first one to the same
+    request."""
 
-    def __init__(self, url, n_streams, seed, n_seeds=4, kinds=None):
-        self.url, self.n_streams, self.random = url, n_streams, random.Random(seed)
+    def __init__(self, server, n_streams, seed, n_seeds=4, kinds=None):
+        self.url, self.network = server.url, server.network
+        self.n_streams, self.random = n_streams, random.Random(seed)
         self.requests = {
             (kind, s): request
             for s in range(1, n_seeds + 1)
@@ -171,7 +173,11 @@ class Load:
             self.results.append(result)
 
     def in_threads(self, work):
-        threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(self.n_streams)]
+        def work_there(i):
+            with self.network():
+                work(i)
+
+        threads = [threading.Thread(target=work_there, args=(i,), daemon=True) for i in range(self.n_streams)]
         for thread in threads:
             thread.start()
         return threads

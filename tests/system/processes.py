@@ -1,5 +1,6 @@
 """Real processes of Troupe on free loopback ports: all in one, or one a service with Redis beside them."""
 
+import contextlib
 import json
 import os
 import random
@@ -109,6 +110,7 @@ class Server:
     """What tests ask: a base URL, the unmodified openai client, and the metrics of every process behind it."""
 
     scheme = "http"
+    network = staticmethod(contextlib.nullcontext)  # where threads of clients must be
 
     def __init__(self, folder):
         self.folder = folder
@@ -162,11 +164,14 @@ class Server:
     def post(self, path, **options):
         return self.http.post(self.url + path, **options)
 
+    def admin_urls(self):
+        return [f"http://127.0.0.1:{port}" for port in self.admin_ports.values()]
+
     def metrics(self):
         """{(name, labels as sorted pairs): value}, summed over the processes."""
         sums = {}
-        for port in self.admin_ports.values():
-            text = self.http.get(f"http://127.0.0.1:{port}/metrics").text
+        for url in self.admin_urls():
+            text = self.http.get(f"{url}/metrics").text
             for family in text_string_to_metric_families(text):
                 for sample in family.samples:
                     key = (sample.name, tuple(sorted(sample.labels.items())))

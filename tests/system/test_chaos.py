@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import chaos
+import chaos_processes
 import history
 import load
 import processes
@@ -20,7 +21,8 @@ FREEZE_S = 4  # longer than peers wait for heartbeats
 def trial():
     folder, others = Path(tempfile.mkdtemp(prefix="troupe-chaos-")), list(processes.running)
     try:
-        yield chaos.Trial(folder, SEED, STREAMS, proxied=True, freeze_s=FREEZE_S, n_seeds=1)
+        cluster = chaos_processes.ChaosCluster(folder, proxied=True).start_all()
+        yield chaos.Trial(cluster, SEED, STREAMS, freeze_s=FREEZE_S, n_seeds=1)
     finally:
         chaos.stop_all(others)
         shutil.rmtree(folder, ignore_errors=True)
@@ -28,16 +30,16 @@ def trial():
 
 def test_what_is_killed_frozen_or_cut_off_changes_no_answer(trial):
     def strike(c):
-        c.strike_processes(len(chaos.VICTIMS) * len(chaos.SIGNALS), pause_s=0.7)
-        for what in chaos.REDIS_FAULTS:
+        c.strike_instances(len(c.cluster.blows), pause_s=0.7)
+        for what in chaos_processes.REDIS_FAULTS:
             c.strike_redis(what, hold_s=0.5)
-        c.strike_links(len(chaos.LINK_FAULTS) * 2, pause_s=0.5)
+        c.strike_links(len(chaos_processes.LINK_FAULTS) * 2, pause_s=0.5)
 
     trial.under_load(strike)
     lines, wrong = trial.finish()
     print("\n".join(lines))
     assert not wrong, "\n".join(wrong)
-    assert sum(trial.chaos.restarts.values()) == len(chaos.VICTIMS) * 2 + 1
+    assert sum(trial.chaos.restarts.values()) == len(chaos_processes.VICTIMS) * 2 + 1
 
 
 # ---- the judge -------------------------------------------------------------------------------------------------------

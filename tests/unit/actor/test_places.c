@@ -98,6 +98,27 @@ static void one_that_is_listed_no_more_is_left_when_its_session_ends(void **stat
     simulation_free(&w.sim);
 }
 
+/* As of a server in two networks, of which one is cut. */
+static void another_address_of_the_same_server_takes_its_session_over(void **state)
+{
+    (void)state;
+    world         w;
+    actor_options options = {.bind = {places[0], places[1]}, .credits = 4};
+    open_world(&w, 0);
+    assert_non_null(simulation_add(w.sim, &scheduler_class, &w.servers[0], &options, NULL));
+    set_places(&w, places, 1, 1);
+    assert_int_equal(1, n_servers_of(&w));
+    for (uint32_t i = 0; i < 8; i++) {
+        set_places(&w, &places[1], 1, 0.5);
+        assert_int_equal(1, n_servers_of(&w));
+        assert_int_equal(2, w.caller.n_up);
+    }
+    set_places(&w, places, 2, 9); /* both: it does not go back and forth */
+    assert_int_equal(1, n_servers_of(&w));
+    assert_true(w.caller.n_up <= 3);
+    simulation_free(&w.sim);
+}
+
 /* A deployment that is moved all the time never runs out of links. */
 static void links_are_used_again(void **state)
 {
@@ -134,6 +155,7 @@ int main(void)
         cmocka_unit_test(every_address_of_a_name_is_called),
         cmocka_unit_test(one_that_is_listed_before_it_listens_is_found_when_it_does),
         cmocka_unit_test(one_that_is_listed_no_more_is_left_when_its_session_ends),
+        cmocka_unit_test(another_address_of_the_same_server_takes_its_session_over),
         cmocka_unit_test(links_are_used_again),
         cmocka_unit_test(too_many_are_refused),
     };
