@@ -45,14 +45,15 @@ static void on_delta(void *self, const message *m)
     assert(!d->prompt || d->finish == FINISH_REASON_NONE);
 }
 
-static const actor_route gateway_routes[] = {
-    {MSG_TEXT_DELTA, on_delta},      {MSG_TEXT_REFUSED, actor_ignore}, {MSG_TEXT_REQUEST, actor_ignore},
-    {MSG_TEXT_CANCEL, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore}};
+static const actor_route gateway_routes[]   = {{MSG_TEXT_DELTA, on_delta},       {MSG_TEXT_REFUSED, actor_ignore},
+                                               {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore},
+                                               {MSG_GEN_FOUND, actor_ignore},    {MSG_STATUS_REPORT, actor_ignore}};
 static const actor_route scheduler_routes[] = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, actor_ignore},
                                                {MSG_GEN_FIND, actor_ignore},       {MSG_EXECUTOR_READY, actor_ignore},
                                                {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-                                               {MSG_DRAFT_REPLY, actor_ignore}};
+                                               {MSG_DRAFT_REPLY, actor_ignore},    {MSG_STATUS_GET, actor_ignore}};
 
 static const actor_class gateway   = {.name     = "gateway",
                                       .role     = ROLE_GATEWAY,

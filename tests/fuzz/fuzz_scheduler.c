@@ -158,10 +158,11 @@ static void on_plan(void *self, const message *m)
         .destroy = destroy                                                                                             \
     }
 
-static const actor_route gateway_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, actor_ignore},
-    {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore}};
+static const actor_route gateway_routes[]   = {{MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_DELTA, actor_ignore},
+                                               {MSG_TEXT_REFUSED, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},
+                                               {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+                                               {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore},
+                                               {MSG_GEN_FOUND, actor_ignore},    {MSG_STATUS_REPORT, actor_ignore}};
 static const actor_route tokenizer_routes[] = {{MSG_TEXT_REQUEST, actor_ignore},
                                                {MSG_TEXT_ENCODE, actor_ignore},
                                                {MSG_TEXT_DECODE, actor_ignore},
@@ -256,6 +257,8 @@ static void act_cancel(stage *t)
     uint8_t                which = take(&t->in);
     if (which > 240)
         say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
+    else if (which > 225)
+        say(t, GATEWAY, MSG_STATUS_GET, take_message(&t->in, MSG_STATUS_GET, t->memory), NULL);
     else
         say(t, who[which % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }

@@ -190,7 +190,7 @@ static const actor_route postprocessor_routes[] = {{MSG_GEN_OPEN, actor_ignore},
 static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_gen_cancel},
                                                    {MSG_GEN_FIND, scheduler_find},     {MSG_EXECUTOR_READY, actor_ignore},
                                                    {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-                                                   {MSG_DRAFT_REPLY, actor_ignore}};
+                                                   {MSG_DRAFT_REPLY, actor_ignore},    {MSG_STATUS_GET, actor_ignore}};
 static const actor_route client_routes[]        = {{MSG_TEXT_DELTA, on_reply},
                                                    {MSG_TEXT_REFUSED, on_reply},
                                                    {MSG_TEXT_ENCODED, on_reply},

@@ -208,9 +208,10 @@ static void on_text_delta(void *self, const message *m)
 }
 
 static const actor_route gateway_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, on_text_delta},  {MSG_TEXT_REFUSED, on_text_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_TEXT_REQUEST, actor_ignore},  {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},   {MSG_TEXT_DELTA, on_text_delta},  {MSG_TEXT_REFUSED, on_text_refused},
+    {MSG_TEXT_ENCODED, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_STATUS_REPORT, actor_ignore},
 };
 static const actor_class gateway_class = {.name     = "gateway",
                                           .role     = ROLE_GATEWAY,
