@@ -1,5 +1,5 @@
-"""Headless Chromium, driven by its DevTools protocol over a pair of pipes (--remote-debugging-pipe): each message is JSON
-and ends with a zero byte, commands go into descriptor 3, answers and events come out of 4."""
+"""Headless Chromium, driven by its DevTools protocol over a pair of pipes (--remote-debugging-pipe): each message is
+JSON and ends with a zero byte, commands go into descriptor 3, answers and events come out of 4."""
 
 import base64
 import fcntl
