@@ -29,6 +29,9 @@ typedef struct peer {
     uint32_t    load;     /* from its last heartbeat */
     uint32_t    capacity; /* from its last heartbeat: what it can take, in units of its kind. 1 after hello */
     bool        ready;    /* from its last heartbeat; true after hello */
+    bool        draining; /* from its last heartbeat */
+    const char *version;  /* of its program, "" when it does not say; outside text */
+    int64_t     since_ns; /* when its session began */
     bool        died;     /* in on_peer_down: it fell silent or its connection closed; nobody ended the session */
     void       *user;     /* the service's own; NULL at first */
 } peer;

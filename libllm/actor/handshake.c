@@ -76,6 +76,7 @@ static void say_hello(void *self, actor_timer *timer)
     hello.protocol_max = a->options.protocol_max;
     hello.credits      = a->options.credits;
     hello.epoch        = a->epoch;
+    hello.version      = SPAN(TROUPE_VERSION);
     if (actor_send_raw(a, (uint32_t)(link - a->links), (span){0}, hello.protocol_min, 1, MSG_NODE_HELLO, &hello, NULL,
                        &err)) {
         link->state = LINK_ASKED;
@@ -97,8 +98,11 @@ void actor_link_start(actor_link *link)
 /* ---- a peer comes ---- */
 
 static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol, uint64_t incarnation,
-                          uint32_t credits, uint64_t epoch)
+                          uint32_t credits, uint64_t epoch, span version)
 {
+    snprintf(entry->version, sizeof entry->version, "%.*s", SPAN_ARG(version));
+    entry->public.version     = entry->version;
+    entry->public.since_ns    = a->now_ns;
     entry->protocol           = protocol;
     entry->public.role        = r;
     entry->public.incarnation = incarnation;
@@ -115,9 +119,11 @@ static void welcome_entry(actor *a, peer_entry *entry, role r, uint32_t protocol
 
 static void say_heartbeat(actor *a, peer_entry *entry)
 {
-    node_heartbeat beat = {
-        .ready = a->ready, .load = a->class->load ? a->class->load(a->self) : 0, .capacity = a->capacity};
-    error err;
+    node_heartbeat beat = {.ready    = a->ready,
+                           .load     = a->class->load ? a->class->load(a->self) : 0,
+                           .capacity = a->capacity,
+                           .draining = a->draining};
+    error          err;
     if (!actor_send_entry(a, entry, MSG_NODE_HEARTBEAT, &beat, NULL, &err) && err.code != ERR_GONE)
         log_warn("cannot send a heartbeat", "peer=%s reason=\"%s\"", entry->name, err.text);
 }
@@ -127,7 +133,7 @@ static void report_up(actor *a, peer_entry *entry)
     metric_add(a->metrics->peers, 1);
     log_info("a peer came", "peer=%s credits=%u epoch=%llu", entry->name, entry->public.credits,
              (unsigned long long)entry->public.epoch);
-    if (!a->ready || a->capacity != 1)
+    if (!a->ready || a->capacity != 1 || a->draining)
         say_heartbeat(a, entry);
     if (a->class->on_peer_up)
         a->class->on_peer_up(a->self, &entry->public);
@@ -208,6 +214,7 @@ void actor_on_hello(actor *a, const transport_message *t, const message *m)
     welcome.protocol     = shared_protocol(a, hello);
     welcome.credits      = a->options.credits;
     welcome.epoch        = a->epoch;
+    welcome.version      = SPAN(TROUPE_VERSION);
     if (!actor_send_raw(a, t->link, t->identity, welcome.protocol, 1, MSG_NODE_WELCOME, &welcome, NULL, &why)) {
         log_debug("a peer left before its welcome", "reason=\"%s\"", why.text);
         return;
@@ -218,7 +225,8 @@ void actor_on_hello(actor *a, const transport_message *t, const message *m)
         return;
     }
     memcpy(entry->key, t->key.data ? t->key.data : "", t->key.size);
-    welcome_entry(a, entry, hello->role, welcome.protocol, hello->incarnation, hello->credits, hello->epoch);
+    welcome_entry(a, entry, hello->role, welcome.protocol, hello->incarnation, hello->credits, hello->epoch,
+                  hello->version);
     report_up(a, entry);
 }
 
@@ -259,7 +267,8 @@ void actor_on_welcome(actor *a, uint32_t number, const message *m)
     link->state      = LINK_UP;
     link->n_tries    = 0;
     entry->is_server = true;
-    welcome_entry(a, entry, welcome->role, welcome->protocol, welcome->incarnation, welcome->credits, welcome->epoch);
+    welcome_entry(a, entry, welcome->role, welcome->protocol, welcome->incarnation, welcome->credits, welcome->epoch,
+                  welcome->version);
     report_up(a, entry);
 }
 

@@ -20,6 +20,7 @@ static void on_heartbeat(peer_entry *from, const node_heartbeat *beat)
     from->public.ready    = beat->ready;
     from->public.load     = beat->load;
     from->public.capacity = beat->capacity;
+    from->public.draining = beat->draining;
 }
 
 static void on_credit(actor *a, peer_entry *from, const node_credit *grant)

@@ -9,6 +9,7 @@
 typedef struct peer_entry {
     peer public; /* first, so that a service's pointer is ours */
     char     name[BUS_NAME_BYTES + 1];
+    char     version[33];
     uint32_t link;
     bool     is_server; /* at the other end of a connected link */
     uint32_t protocol;  /* that hello and welcome agreed on: of every message of the session */

@@ -102,6 +102,37 @@ static const wire_field chat_message_fields[] = {
 
 static const wire_struct chat_message_wire = {"chat_message", chat_message_fields, COUNT(chat_message_fields), sizeof(chat_message), &chat_message_defaults};
 
+const node_status node_status_defaults = {0};
+
+static const wire_field node_status_fields[] = {
+    {"name", 1, WIRE_STR, .offset = offsetof(node_status, name), .max_bytes = 64},
+    {"version", 2, WIRE_STR, .offset = offsetof(node_status, version), .max_bytes = 32},
+    {"ready", 3, WIRE_BOOL, .offset = offsetof(node_status, ready)},
+    {"draining", 4, WIRE_BOOL, .offset = offsetof(node_status, draining)},
+    {"connected_ms", 5, WIRE_U64, .offset = offsetof(node_status, connected_ms)},
+    {"load", 6, WIRE_U32, .offset = offsetof(node_status, load)},
+};
+
+static const wire_struct node_status_wire = {"node_status", node_status_fields, COUNT(node_status_fields), sizeof(node_status), &node_status_defaults};
+
+const executor_status executor_status_defaults = {0};
+
+static const wire_field executor_status_fields[] = {
+    {"node", 1, WIRE_STRUCT, .offset = offsetof(executor_status, node), .of = &node_status_wire},
+    {"model", 2, WIRE_STR, .offset = offsetof(executor_status, model), .max_bytes = 256},
+    {"device", 3, WIRE_STR, .offset = offsetof(executor_status, device), .max_bytes = 128},
+    {"n_running", 4, WIRE_U32, .offset = offsetof(executor_status, n_running)},
+    {"n_slots", 5, WIRE_U32, .offset = offsetof(executor_status, n_slots)},
+    {"n_kv_blocks", 6, WIRE_U32, .offset = offsetof(executor_status, n_kv_blocks)},
+    {"n_kv_blocks_used", 7, WIRE_U32, .offset = offsetof(executor_status, n_kv_blocks_used)},
+    {"n_kv_blocks_cached", 8, WIRE_U32, .offset = offsetof(executor_status, n_kv_blocks_cached)},
+    {"kv_block_tokens", 9, WIRE_U32, .offset = offsetof(executor_status, kv_block_tokens)},
+    {"tokens_per_s", 10, WIRE_F32, .offset = offsetof(executor_status, tokens_per_s), .ranged = true, .min = 0.0f, .max = 1000000000000.0f},
+    {"plans_in_flight", 11, WIRE_U32, .offset = offsetof(executor_status, plans_in_flight)},
+};
+
+static const wire_struct executor_status_wire = {"executor_status", executor_status_fields, COUNT(executor_status_fields), sizeof(executor_status), &executor_status_defaults};
+
 const logit_bias logit_bias_defaults = {0};
 
 static const wire_field logit_bias_fields[] = {
@@ -261,6 +292,7 @@ static const wire_field node_hello_fields[] = {
     {"features", 6, WIRE_LIST_STR, .offset = offsetof(node_hello, features), .count_offset = offsetof(node_hello, n_features), .max_items = 32, .max_bytes = 64},
     {"credits", 7, WIRE_U32, .offset = offsetof(node_hello, credits)},
     {"epoch", 8, WIRE_U64, .offset = offsetof(node_hello, epoch)},
+    {"version", 9, WIRE_STR, .offset = offsetof(node_hello, version), .max_bytes = 32},
 };
 
 static const wire_struct node_hello_wire = {"node.hello", node_hello_fields, COUNT(node_hello_fields), sizeof(node_hello), &node_hello_defaults};
@@ -275,6 +307,7 @@ static const wire_field node_welcome_fields[] = {
     {"features", 5, WIRE_LIST_STR, .offset = offsetof(node_welcome, features), .count_offset = offsetof(node_welcome, n_features), .max_items = 32, .max_bytes = 64},
     {"credits", 6, WIRE_U32, .offset = offsetof(node_welcome, credits)},
     {"epoch", 7, WIRE_U64, .offset = offsetof(node_welcome, epoch)},
+    {"version", 8, WIRE_STR, .offset = offsetof(node_welcome, version), .max_bytes = 32},
 };
 
 static const wire_struct node_welcome_wire = {"node.welcome", node_welcome_fields, COUNT(node_welcome_fields), sizeof(node_welcome), &node_welcome_defaults};
@@ -285,6 +318,7 @@ static const wire_field node_heartbeat_fields[] = {
     {"ready", 1, WIRE_BOOL, .offset = offsetof(node_heartbeat, ready)},
     {"load", 2, WIRE_U32, .offset = offsetof(node_heartbeat, load)},
     {"capacity", 3, WIRE_U32, .offset = offsetof(node_heartbeat, capacity)},
+    {"draining", 4, WIRE_BOOL, .offset = offsetof(node_heartbeat, draining)},
 };
 
 static const wire_struct node_heartbeat_wire = {"node.heartbeat", node_heartbeat_fields, COUNT(node_heartbeat_fields), sizeof(node_heartbeat), &node_heartbeat_defaults};
@@ -642,6 +676,30 @@ static const wire_field draft_forget_fields[] = {
 
 static const wire_struct draft_forget_wire = {"draft.forget", draft_forget_fields, COUNT(draft_forget_fields), sizeof(draft_forget), &draft_forget_defaults};
 
+const status_get status_get_defaults = {0};
+
+static const wire_field status_get_fields[] = {
+    {"round", 1, WIRE_U32, .offset = offsetof(status_get, round)},
+};
+
+static const wire_struct status_get_wire = {"status.get", status_get_fields, COUNT(status_get_fields), sizeof(status_get), &status_get_defaults};
+
+const status_report status_report_defaults = {0};
+
+static const wire_field status_report_fields[] = {
+    {"round", 1, WIRE_U32, .offset = offsetof(status_report, round)},
+    {"n_requests", 2, WIRE_U32, .offset = offsetof(status_report, n_requests)},
+    {"n_running", 3, WIRE_U32, .offset = offsetof(status_report, n_running)},
+    {"n_waiting", 4, WIRE_U32, .offset = offsetof(status_report, n_waiting)},
+    {"n_waiting_tokens", 5, WIRE_U64, .offset = offsetof(status_report, n_waiting_tokens)},
+    {"executors_in_all", 6, WIRE_U32, .offset = offsetof(status_report, executors_in_all)},
+    {"executors", 7, WIRE_LIST_STRUCT, .offset = offsetof(status_report, executors), .count_offset = offsetof(status_report, n_executors), .max_items = 128, .of = &executor_status_wire},
+    {"drafters", 8, WIRE_LIST_STRUCT, .offset = offsetof(status_report, drafters), .count_offset = offsetof(status_report, n_drafters), .max_items = 32, .of = &node_status_wire},
+    {"tokens_per_s", 9, WIRE_F32, .offset = offsetof(status_report, tokens_per_s), .ranged = true, .min = 0.0f, .max = 1000000000000.0f},
+};
+
+static const wire_struct status_report_wire = {"status.report", status_report_fields, COUNT(status_report_fields), sizeof(status_report), &status_report_defaults};
+
 const message_info message_infos[] = {
     {1, "node.hello", 0xff, 0xff, false, &node_hello_wire},
     {2, "node.welcome", 0xff, 0xff, false, &node_welcome_wire},
@@ -676,6 +734,8 @@ const message_info message_infos[] = {
     {64, "draft.request", 0x8, 0x20, true, &draft_request_wire},
     {65, "draft.reply", 0x20, 0x8, false, &draft_reply_wire},
     {66, "draft.forget", 0x8, 0x20, false, &draft_forget_wire},
+    {96, "status.get", 0x2, 0x8, false, &status_get_wire},
+    {97, "status.report", 0x8, 0x2, false, &status_report_wire},
 };
 
 const uint32_t n_message_infos = COUNT(message_infos);
@@ -713,6 +773,8 @@ static_assert(sizeof(kv_blocks) <= MESSAGE_BODY_BYTES_MAX, "kv.blocks is larger 
 static_assert(sizeof(draft_request) <= MESSAGE_BODY_BYTES_MAX, "draft.request is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_reply) <= MESSAGE_BODY_BYTES_MAX, "draft.reply is larger than MESSAGE_BODY_BYTES_MAX");
 static_assert(sizeof(draft_forget) <= MESSAGE_BODY_BYTES_MAX, "draft.forget is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(status_get) <= MESSAGE_BODY_BYTES_MAX, "status.get is larger than MESSAGE_BODY_BYTES_MAX");
+static_assert(sizeof(status_report) <= MESSAGE_BODY_BYTES_MAX, "status.report is larger than MESSAGE_BODY_BYTES_MAX");
 
 const message_info *message_info_find(uint32_t type)
 {

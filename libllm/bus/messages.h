@@ -96,6 +96,35 @@ typedef struct chat_message {
 
 extern const chat_message chat_message_defaults;
 
+/* A node as one that it is connected to sees it. */
+typedef struct node_status {
+    span name;
+    span version;
+    bool ready;
+    bool draining;
+    uint64_t connected_ms;  /* for how long */
+    uint32_t load;  /* requests in hand */
+} node_status;
+
+extern const node_status node_status_defaults;
+
+/* An executor that works for the sender. */
+typedef struct executor_status {
+    node_status node;
+    span model;
+    span device;
+    uint32_t n_running;  /* sequences in its batch */
+    uint32_t n_slots;  /* sequences that it has room for */
+    uint32_t n_kv_blocks;
+    uint32_t n_kv_blocks_used;  /* held by sequences */
+    uint32_t n_kv_blocks_cached;  /* kept for their prefix */
+    uint32_t kv_block_tokens;
+    float tokens_per_s;
+    uint32_t plans_in_flight;
+} executor_status;
+
+extern const executor_status executor_status_defaults;
+
 /* Added to one token's logit. */
 typedef struct logit_bias {
     uint32_t token;
@@ -282,6 +311,8 @@ enum {
     MSG_DRAFT_REQUEST = 64,
     MSG_DRAFT_REPLY = 65,
     MSG_DRAFT_FORGET = 66,
+    MSG_STATUS_GET = 96,
+    MSG_STATUS_REPORT = 97,
 };
 
 /* node.hello, any -> any. The connecting side introduces itself. Answered by node.welcome, or by node.refused when no protocol version is shared. */
@@ -295,6 +326,7 @@ typedef struct node_hello {
     const span *features;  /* optional behaviours by name */
     uint32_t credits;  /* messages that cost a credit which the sender of this hello can take now */
     uint64_t epoch;  /* lease epoch of the sender, 0 when it holds none */
+    span version;  /* of the program, for people */
 } node_hello;
 
 extern const node_hello node_hello_defaults;
@@ -309,6 +341,7 @@ typedef struct node_welcome {
     const span *features;
     uint32_t credits;
     uint64_t epoch;
+    span version;
 } node_welcome;
 
 extern const node_welcome node_welcome_defaults;
@@ -318,6 +351,7 @@ typedef struct node_heartbeat {
     bool ready;  /* takes new work */
     uint32_t load;  /* requests in hand */
     uint32_t capacity;  /* of a scheduler: executors that it holds; who chooses among nodes gives each its share */
+    bool draining;  /* it finishes what it has, and leaves */
 } node_heartbeat;
 
 extern const node_heartbeat node_heartbeat_defaults;
@@ -682,6 +716,30 @@ typedef struct draft_forget {
 } draft_forget;
 
 extern const draft_forget draft_forget_defaults;
+
+/* status.get, gateway -> scheduler. What do you have in hand? Always answered by status.report. */
+typedef struct status_get {
+    uint32_t round;
+} status_get;
+
+extern const status_get status_get_defaults;
+
+/* status.report, scheduler -> gateway. The sender's queue, its executors and its drafters at this moment. */
+typedef struct status_report {
+    uint32_t round;  /* of the status.get that this answers */
+    uint32_t n_requests;
+    uint32_t n_running;  /* sequences */
+    uint32_t n_waiting;  /* sequences */
+    uint64_t n_waiting_tokens;  /* of their prompts */
+    uint32_t executors_in_all;  /* that work for it, also those beyond the list */
+    uint32_t n_executors;
+    const executor_status *executors;
+    uint32_t n_drafters;
+    const node_status *drafters;
+    float tokens_per_s;  /* generated in the last second, of all executors */
+} status_report;
+
+extern const status_report status_report_defaults;
 
 /* What the runtime knows of a message type. */
 typedef struct {

@@ -1,5 +1,6 @@
 /* The paths of the HTTP API: who may use them, and what each takes. */
 #include "services/gateway/openapi.h"
+#include "services/gateway/pages.h"
 #include "services/gateway/reply_log.h"
 
 #include "base/log.h"
@@ -87,6 +88,25 @@ static void get_openapi(const call *c)
 {
     http_respond(c->gateway->http, c->http->handle,
                  &(http_reply){.status = 200, .content_type = "application/json", .body = openapi_document()});
+}
+
+static void refuse_path(const call *c)
+{
+    refuse(c, ERR_NOT_FOUND, "There is nothing at this path.", (span){0}, 0);
+}
+
+static void get_page(const call *c)
+{
+    if (!c->gateway->options->pages || !pages_respond(c->gateway->http, c->http))
+        refuse_path(c);
+}
+
+static void get_status(const call *c)
+{
+    if (c->gateway->options->pages)
+        status_look(c->gateway, c->http->handle);
+    else
+        refuse_path(c);
 }
 
 static void write_model(json_out *j, const gateway *g)
@@ -476,6 +496,10 @@ static const struct {
     {"/ready", HTTP_GET, false, true, get_ready},
     {"/metrics", HTTP_GET, false, true, get_metrics},
     {"/openapi.json", HTTP_GET, false, true, get_openapi},
+    {"/", HTTP_GET, false, true, get_page},
+    {"/status", HTTP_GET, false, true, get_page},
+    {"/pages/", HTTP_GET, true, true, get_page},
+    {"/status.json", HTTP_GET, false, false, get_status},
 };
 
 const char *endpoints_path(size_t i, http_method *method)
@@ -527,7 +551,7 @@ void endpoints_on_request(void *context, const http_request *request)
     call   c = {.gateway = context, .http = request};
     size_t i = find_endpoint(request->path);
     if (i == COUNT(endpoints)) {
-        refuse(&c, ERR_NOT_FOUND, "There is nothing at this path.", (span){0}, 0);
+        refuse_path(&c);
         return;
     }
     if (request->method != endpoints[i].method && !(request->method == HTTP_HEAD && endpoints[i].method == HTTP_GET)) {

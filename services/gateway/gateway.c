@@ -52,6 +52,8 @@ const option_row gateway_option_rows[] = {
     OPTION_DOUBLE(gateway_options, drain_delay_s, "--drain-delay", "SECONDS", 0, 0, 3600,
                   "After SIGTERM /ready says no at once, and requests are taken for so long still: give it what your "
                   "load balancer takes to notice."),
+    OPTION_BOOL(gateway_options, pages, "--pages", true,
+                "Serve pages for people: a chat at /, and the status at /status and /status.json."),
 };
 const size_t n_gateway_option_rows = COUNT(gateway_option_rows);
 
@@ -323,6 +325,7 @@ static void on_peer_down(void *self, peer *p)
     if (p->role == ROLE_CLIENT)
         bus_client_down(g, p);
     else {
+        status_peer_down(g, p);
         run_search_peer_down(g);
         runs_peer_down(g, p);
     }
@@ -334,6 +337,8 @@ static void on_refused_message(void *self, const message *m)
     text_refused why = {.code = body->code == ERR_OVERLOADED ? ERR_OVERLOADED : ERR_INTERNAL, .text = body->text};
     if (body->type == MSG_TEXT_REQUEST || body->type == MSG_TEXT_ENCODE || body->type == MSG_TEXT_DECODE)
         runs_on_refused(self, m, &why);
+    else if (body->type == MSG_STATUS_GET)
+        status_refused(self, m->from);
 }
 
 static void on_text_delta(void *self, const message *m)
@@ -368,6 +373,11 @@ static void on_text_encoded(void *self, const message *m)
 static void on_gen_found(void *self, const message *m)
 {
     run_search_found(self, m->body);
+}
+
+static void on_status_report(void *self, const message *m)
+{
+    status_on_report(self, m->from, m->body);
 }
 
 static void on_text_decoded(void *self, const message *m)
@@ -440,6 +450,7 @@ static void destroy(void *self)
     while (g->answers)
         answer_abandon(g->answers);
     reply_logs_free(g);
+    status_free(g);
     actor_timer_cancel(g->actor, &g->tick);
     actor_timer_cancel(g->actor, &g->leave);
     if (g->wake)
@@ -531,7 +542,8 @@ static const actor_route routes[] = {
     {MSG_TEXT_REFUSED, on_text_refused}, /* somebody downstream can't do it */
     {MSG_TEXT_ENCODED, on_text_encoded}, /* a tokenizer's answers */
     {MSG_TEXT_DECODED, on_text_decoded},
-    {MSG_GEN_FOUND, on_gen_found}, /* what somebody has of the runs that are silent */
+    {MSG_GEN_FOUND, on_gen_found},         /* what somebody has of the runs that are silent */
+    {MSG_STATUS_REPORT, on_status_report}, /* what a scheduler has in hand */
 };
 
 const actor_class gateway_class = {

@@ -29,6 +29,7 @@ typedef struct {
     const char *store_url;           /* replies to requests with an Idempotency-Key: see store/store.h */
     const char *store_password_file; /* NULL: none */
     double      idempotency_ttl_s;
+    bool        pages;         /* a chat and the status, for people */
     double      drain_delay_s; /* how long after SIGTERM requests are taken still */
 } gateway_options;
 

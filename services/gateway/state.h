@@ -7,7 +7,8 @@
  *   endpoints.c, bus_clients.c   take requests in, make answers
  *   runs.c                       send, receive, try again
  *   answers.c                    begin and end
- *   http_answers.c, http_pooled.c   what an HTTP client sees  (bus_clients.c has it for the bus) */
+ *   http_answers.c, http_pooled.c   what an HTTP client sees  (bus_clients.c has it for the bus)
+ *   status.c                     what people see who watch */
 #ifndef TROUPE_GATEWAY_STATE_H
 #define TROUPE_GATEWAY_STATE_H
 
@@ -143,6 +144,27 @@ typedef struct {
     actor_timer timer;
 } run_search;
 
+enum { STATUS_SCHEDULERS_MAX = 64, STATUS_LOOKERS_MAX = 64 };
+
+/* What a scheduler said last. */
+typedef struct {
+    peer  *scheduler;
+    bool   is_asked; /* in this round, and has not answered */
+    char  *text;     /* JSON; NULL: nothing yet */
+    size_t text_bytes;
+    double tokens_per_s;
+} scheduler_report;
+
+/* For /status.json: who looks, and the round of questions that is under way. */
+typedef struct {
+    scheduler_report reports[STATUS_SCHEDULERS_MAX];
+    http_handle      lookers[STATUS_LOOKERS_MAX];
+    uint32_t         n_reports, n_lookers, n_unanswered, round;
+    bool             is_asking;
+    int64_t          ended_ns; /* the last round; 0: there was none */
+    actor_timer      late;
+} status_board;
+
 typedef struct {
     metric *received, *in_hand, *waiting, *retries, *client_gone, *first_token, *inter_token, *elapsed;
     metric *prompt_tokens, *request_prompt_tokens, *request_generation_tokens;
@@ -179,6 +201,7 @@ struct gateway {
     bool                   is_closed; /* no answer is left, and it listens no more */
     actor_timer            tick, leave;
     run_search             search;
+    status_board           status;
     gateway_metrics        metrics;
 };
 
@@ -246,6 +269,13 @@ bool run_hand_out(run *r, const text_delta *d); /* the second half alone */
 void run_search_start(gateway *g);
 void run_search_found(gateway *g, const gen_found *body);
 void run_search_peer_down(gateway *g);
+
+/* status.c */
+void status_look(gateway *g, http_handle handle); /* answers it, within half a second */
+void status_on_report(gateway *g, peer *from, const status_report *body);
+void status_refused(gateway *g, peer *from); /* a scheduler that does not know the question */
+void status_peer_down(gateway *g, const peer *p);
+void status_free(gateway *g);
 
 /* http_answers.c */
 extern const answer_sink http_sink;

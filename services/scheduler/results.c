@@ -36,6 +36,7 @@ static void append_tokens(scheduler *s, sequence *q, const step_output *output)
             finish = FINISH_REASON_LENGTH;
     }
     s->n_tokens_since_measured += n;
+    q->executor->n_tokens_since_measured += n;
     metric_add(s->metrics.generated, n);
     uint32_t n_logprobs = q->request->sampling.logprobs || q->request->sampling.n_top_logprobs ? output->n_logprobs : 0;
     sequence_emit(s, q, first, n, output->logprobs, n_logprobs < n ? n_logprobs : n, finish, NULL);

@@ -154,6 +154,11 @@ static void on_gen_find(void *self, const message *m)
     actor_answer_find(((scheduler *)self)->actor, m, has_request, self);
 }
 
+static void on_status_get(void *self, const message *m)
+{
+    status_answer(self, m);
+}
+
 static void on_executor_ready(void *self, const message *m)
 {
     executors_add(self, m->from, m->body);
@@ -226,15 +231,22 @@ static void end_late_requests(scheduler *s)
     }
 }
 
-/* Retry-After is told from it. */
+static void add_to_rate(double *tokens_per_s, uint64_t *n_tokens, int64_t elapsed_ns)
+{
+    *tokens_per_s = 0.5 * *tokens_per_s + 0.5 * (double)*n_tokens / ((double)elapsed_ns / 1e9);
+    *n_tokens     = 0;
+}
+
+/* Retry-After is told from it, and the status. */
 static void measure_speed(scheduler *s)
 {
     int64_t elapsed_ns = actor_now_ns(s->actor) - s->measured_ns;
     if (elapsed_ns < NS_PER_S)
         return;
-    s->tokens_per_s = 0.5 * s->tokens_per_s + 0.5 * (double)s->n_tokens_since_measured / ((double)elapsed_ns / 1e9);
-    s->n_tokens_since_measured = 0;
-    s->measured_ns             = actor_now_ns(s->actor);
+    add_to_rate(&s->tokens_per_s, &s->n_tokens_since_measured, elapsed_ns);
+    for (executor_link *x = s->executors; x; x = x->next)
+        add_to_rate(&x->tokens_per_s, &x->n_tokens_since_measured, elapsed_ns);
+    s->measured_ns = actor_now_ns(s->actor);
 }
 
 static void on_tick(void *self, actor_timer *timer)
@@ -398,6 +410,7 @@ static const actor_route routes[] = {
     {MSG_STEP_RESULT, on_step_result},       /* an executor finished a step */
     {MSG_KV_LOADED, on_kv_loaded},           /* an executor has KV blocks of another, or not */
     {MSG_DRAFT_REPLY, on_draft_reply},       /* a drafter's guess */
+    {MSG_STATUS_GET, on_status_get},         /* somebody looks at the status page */
 };
 
 const actor_class scheduler_class = {

@@ -143,6 +143,8 @@ struct executor_link {
     uint64_t       batch_step;      /* in which the first of those that run now was started */
     int64_t        oldest_since_ns; /* when plans[0] was sent, or the one before it was answered */
     uint32_t       n_plans;         /* in flight: plans[0] is the oldest */
+    double         tokens_per_s;    /* recent, like the scheduler's */
+    uint64_t       n_tokens_since_measured;
     planned_step   plans[PLANS_IN_FLIGHT_MAX];
     slot_open     *opens; /* of the plan being filled; room for n_slots each */
     step_entry    *entries;
@@ -253,6 +255,9 @@ void kv_moves_executor_lost(scheduler *s, executor_link *x);
 
 /* results.c */
 void results_apply(scheduler *s, executor_link *x, const step_result *result);
+
+/* status.c */
+void status_answer(scheduler *s, const message *m); /* m is a status.get */
 
 /* policy.c */
 bool    policy_may_admit(const scheduler *s, const executor_link *x);

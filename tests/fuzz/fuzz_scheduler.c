@@ -226,6 +226,8 @@ static void act_cancel(stage *t)
     uint8_t                which = take(&t->in);
     if (which > 240)
         say(t, GATEWAY, MSG_GEN_FIND, take_message(&t->in, MSG_GEN_FIND, t->memory), NULL);
+    else if (which > 225)
+        say(t, GATEWAY, MSG_STATUS_GET, take_message(&t->in, MSG_STATUS_GET, t->memory), NULL);
     else
         say(t, who[which % COUNT(who)], MSG_GEN_CANCEL, take_message(&t->in, MSG_GEN_CANCEL, t->memory), &about);
 }

@@ -55,9 +55,10 @@ static void on_text_refused(void *self, const message *m)
 }
 
 static const actor_route gateway_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_TEXT_REQUEST, actor_ignore},  {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},   {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, on_text_refused},
+    {MSG_TEXT_ENCODED, actor_ignore},  {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_STATUS_REPORT, actor_ignore},
 };
 
 static const actor_class gateway_class = {.name     = "gateway",

@@ -132,7 +132,7 @@ static uint32_t load(const void *self)
 static const actor_route scheduler_routes[] = {
     {MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, actor_ignore},     {MSG_GEN_FIND, actor_ignore},
     {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, on_draft_reply},
+    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, on_draft_reply},  {MSG_STATUS_GET, actor_ignore},
 };
 
 static const actor_route drafter_routes[] = {

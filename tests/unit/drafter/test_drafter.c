@@ -40,10 +40,10 @@ static void on_draft_reply(void *self, const message *m)
         s->drafts[i] = reply->tokens[i];
 }
 
-static const actor_route routes[]    = {{MSG_DRAFT_REPLY, on_draft_reply},  {MSG_EXECUTOR_READY, actor_ignore},
-                                        {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-                                        {MSG_KV_LOADED, actor_ignore},      {MSG_GEN_REQUEST, actor_ignore},
-                                        {MSG_GEN_CANCEL, actor_ignore},     {MSG_GEN_FIND, actor_ignore}};
+static const actor_route routes[] = {
+    {MSG_DRAFT_REPLY, on_draft_reply}, {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore},
+    {MSG_STEP_RESULT, actor_ignore},   {MSG_KV_LOADED, actor_ignore},      {MSG_GEN_REQUEST, actor_ignore},
+    {MSG_STATUS_GET, actor_ignore},    {MSG_GEN_CANCEL, actor_ignore},     {MSG_GEN_FIND, actor_ignore}};
 static const actor_class asker_class = {.name     = "scheduler",
                                         .role     = ROLE_SCHEDULER,
                                         .routes   = routes,

@@ -89,6 +89,26 @@ static void on_gen_cancel(void *self, const message *m)
     s->n_cancels++;
 }
 
+static void on_status_get(void *self, const message *m)
+{
+    stage            *s    = self;
+    const status_get *body = m->body;
+    executor_status   executors[128];
+    status_report     report = {.round            = body->round,
+                                .n_requests       = 3,
+                                .n_running        = 2,
+                                .n_waiting        = 1,
+                                .executors        = executors,
+                                .n_executors      = COUNT(executors),
+                                .executors_in_all = COUNT(executors),
+                                .tokens_per_s     = 12.5f};
+    for (size_t i = 0; i < COUNT(executors); i++)
+        executors[i] = (executor_status){.device = SPAN("a \"device\""), .n_kv_blocks = 9, .n_kv_blocks_used = 7};
+    s->n_status_asked++;
+    if (s->answers_status)
+        assert_true(actor_send(s->scheduler, m->from, MSG_STATUS_REPORT, &report, NULL, NULL));
+}
+
 /* ---- all three, of a run that is silent ---- */
 
 static void answer_find(stage *s, actor *a, const message *m, bool has)
@@ -187,14 +207,14 @@ static const actor_route postprocessor_routes[] = {{MSG_GEN_OPEN, actor_ignore},
                                                    {MSG_GEN_PROMPT, actor_ignore},
                                                    {MSG_GEN_CANCEL, actor_ignore},
                                                    {MSG_GEN_FIND, postprocessor_find}};
-static const actor_route scheduler_routes[]     = {{MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_gen_cancel},
-                                                   {MSG_GEN_FIND, scheduler_find},     {MSG_EXECUTOR_READY, actor_ignore},
-                                                   {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-                                                   {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore}};
-static const actor_route client_routes[]        = {{MSG_TEXT_DELTA, on_reply},
-                                                   {MSG_TEXT_REFUSED, on_reply},
-                                                   {MSG_TEXT_ENCODED, on_reply},
-                                                   {MSG_TEXT_DECODED, on_reply}};
+static const actor_route scheduler_routes[]     = {
+        {MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_gen_cancel},    {MSG_GEN_FIND, scheduler_find},
+        {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
+        {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},    {MSG_STATUS_GET, on_status_get}};
+static const actor_route client_routes[] = {{MSG_TEXT_DELTA, on_reply},
+                                            {MSG_TEXT_REFUSED, on_reply},
+                                            {MSG_TEXT_ENCODED, on_reply},
+                                            {MSG_TEXT_DECODED, on_reply}};
 
 #define CLASS(which, role_)                                                                                            \
     static const actor_class which##_class = {.name         = #which,                                                  \

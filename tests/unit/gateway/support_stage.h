@@ -54,6 +54,8 @@ typedef struct {
     cancel_reason cancel_reason;
     uint32_t      n_cancels;
     int64_t       cancelled_at_ns;
+    bool          answers_status; /* the scheduler reports what it has */
+    uint32_t      n_status_asked;
     seen_reply    replies[SEEN_MAX];
     uint32_t      n_replies;
 } stage;

@@ -95,15 +95,16 @@ static void destroy(void *self)
 }
 
 static const actor_route gateway_routes[] = {
-    {MSG_TEXT_DELTA, on_delta},      {MSG_TEXT_REFUSED, on_text_refused}, {MSG_TEXT_REQUEST, actor_ignore},
-    {MSG_TEXT_CANCEL, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore},     {MSG_TEXT_ENCODED, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore},    {MSG_GEN_FOUND, actor_ignore},
+    {MSG_TEXT_DELTA, on_delta},        {MSG_TEXT_REFUSED, on_text_refused}, {MSG_TEXT_REQUEST, actor_ignore},
+    {MSG_TEXT_CANCEL, actor_ignore},   {MSG_TEXT_ENCODE, actor_ignore},     {MSG_TEXT_ENCODED, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},   {MSG_TEXT_DECODED, actor_ignore},    {MSG_GEN_FOUND, actor_ignore},
+    {MSG_STATUS_REPORT, actor_ignore},
 };
 
 static const actor_route scheduler_routes[] = {
     {MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, on_cancel},        {MSG_GEN_FIND, actor_ignore},
     {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},
+    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},    {MSG_STATUS_GET, actor_ignore},
 };
 
 static const actor_class gateway = {.name     = "gateway",

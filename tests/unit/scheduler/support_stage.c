@@ -233,10 +233,20 @@ static void on_text_delta(void *self, const message *m)
     q->finish = body->finish;
 }
 
+static void on_status_report(void *self, const message *m)
+{
+    stage *t  = self;
+    t->report = *(const status_report *)m->body;
+    if (t->report.n_executors > 0)
+        t->report_executor = t->report.executors[0];
+    t->n_reports++;
+}
+
 static const actor_route gateway_routes[] = {
-    {MSG_TEXT_REQUEST, actor_ignore}, {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore},  {MSG_TEXT_DELTA, on_text_delta},  {MSG_TEXT_REFUSED, on_text_refused},
-    {MSG_TEXT_ENCODED, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_TEXT_REQUEST, actor_ignore},      {MSG_TEXT_CANCEL, actor_ignore},  {MSG_TEXT_ENCODE, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},       {MSG_TEXT_DELTA, on_text_delta},  {MSG_TEXT_REFUSED, on_text_refused},
+    {MSG_TEXT_ENCODED, actor_ignore},      {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_STATUS_REPORT, on_status_report},
 };
 static const actor_class gateway_class = {.name     = "gateway",
                                           .role     = ROLE_GATEWAY,

@@ -63,6 +63,9 @@ struct stage {
     actor            *scheduler, *postprocessor, *gateway, *tokenizer;
     stage_executor    executors[STAGE_EXECUTORS];
     stage_request     requests[64];
+    status_report     report; /* the gateway heard last; its lists are gone */
+    executor_status   report_executor;
+    uint32_t          n_reports;
     uint32_t          n_requests;
 };
 

@@ -102,14 +102,15 @@ static void on_peer_down(void *self, peer *p)
 
 static const actor_route gateway_routes[] = {
     {MSG_TEXT_REFUSED, on_text_refused}, {MSG_TEXT_ENCODED, on_text_encoded}, {MSG_TEXT_DECODED, on_text_decoded},
-    {MSG_GEN_FOUND, actor_ignore},       {MSG_TEXT_REQUEST, actor_ignore},    {MSG_TEXT_DELTA, actor_ignore},
-    {MSG_TEXT_CANCEL, actor_ignore},     {MSG_TEXT_ENCODE, actor_ignore},     {MSG_TEXT_DECODE, actor_ignore},
+    {MSG_GEN_FOUND, actor_ignore},       {MSG_STATUS_REPORT, actor_ignore},   {MSG_TEXT_REQUEST, actor_ignore},
+    {MSG_TEXT_DELTA, actor_ignore},      {MSG_TEXT_CANCEL, actor_ignore},     {MSG_TEXT_ENCODE, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},
 };
 
 static const actor_route scheduler_routes[] = {
     {MSG_GEN_REQUEST, on_gen_request},  {MSG_GEN_CANCEL, actor_ignore},     {MSG_GEN_FIND, actor_ignore},
     {MSG_EXECUTOR_READY, actor_ignore}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, actor_ignore},
-    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},
+    {MSG_KV_LOADED, actor_ignore},      {MSG_DRAFT_REPLY, actor_ignore},    {MSG_STATUS_GET, actor_ignore},
 };
 
 static const actor_class gateway_class = {.name         = "gateway",

@@ -71,9 +71,10 @@ static void on_request(void *self, const message *m)
 }
 
 static const actor_route routes[] = {
-    {MSG_TEXT_REQUEST, on_request},  {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, actor_ignore},
-    {MSG_TEXT_CANCEL, actor_ignore}, {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
-    {MSG_TEXT_DECODE, actor_ignore}, {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_TEXT_REQUEST, on_request},    {MSG_TEXT_DELTA, actor_ignore},   {MSG_TEXT_REFUSED, actor_ignore},
+    {MSG_TEXT_CANCEL, actor_ignore},   {MSG_TEXT_ENCODE, actor_ignore},  {MSG_TEXT_ENCODED, actor_ignore},
+    {MSG_TEXT_DECODE, actor_ignore},   {MSG_TEXT_DECODED, actor_ignore}, {MSG_GEN_FOUND, actor_ignore},
+    {MSG_STATUS_REPORT, actor_ignore},
 };
 static const actor_class gateway_class = {.name     = "gateway",
                                           .role     = ROLE_GATEWAY,
