@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_ABI = 3 };
+enum { KERN_BACKEND_ABI = 4 };
 
 typedef struct kern_backend {
     uint32_t    abi; /* KERN_BACKEND_ABI of the header it was built with: another number is refused */
@@ -43,6 +43,7 @@ typedef struct kern_backend {
     void (*rope)(kern_device *device, const kern_rope_args *args);
     void (*kv_write)(kern_device *device, const kern_kv_write_args *args);
     void (*kv_copy)(kern_device *device, const kern_kv_copy_args *args);
+    void (*kv_block)(kern_device *device, const kern_kv_block_args *args);
     void (*attention)(kern_device *device, const kern_attention_args *args);
     void (*glu)(kern_device *device, const kern_glu_args *args);
     void (*gather)(kern_device *device, const kern_gather_args *args);

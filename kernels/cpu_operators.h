@@ -21,8 +21,8 @@
         .reserve = cpu_reserve, .weight_new = cpu_weight_new, .weight_free = cpu_weight_free,                          \
         .weight_bytes = cpu_weight_bytes, .kv_cache_new = host_kv_cache_new, .kv_cache_free = host_kv_cache_free,      \
         .embed = host_embed, .rmsnorm = cpu_rmsnorm, .layernorm = cpu_layernorm, .gemm = gemm_of_variant,              \
-        .rope = cpu_rope, .kv_write = cpu_kv_write, .kv_copy = host_kv_copy, .attention = cpu_attention,               \
-        .glu = cpu_glu, .gather = host_gather, .pool = cpu_pool, .softcap = cpu_softcap, .sample = cpu_sample,         \
-        .weight_layout = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION}, .weight_packed = cpu_weight_packed,                   \
-        .weight_borrow = cpu_weight_borrow                                                                             \
+        .rope = cpu_rope, .kv_write = cpu_kv_write, .kv_copy = host_kv_copy, .kv_block = host_kv_block,                \
+        .attention = cpu_attention, .glu = cpu_glu, .gather = host_gather, .pool = cpu_pool, .softcap = cpu_softcap,   \
+        .sample = cpu_sample, .weight_layout = {WEIGHT_LAYOUT, WEIGHT_LAYOUT_VERSION},                                 \
+        .weight_packed = cpu_weight_packed, .weight_borrow = cpu_weight_borrow                                         \
     }

@@ -254,6 +254,15 @@ typedef struct {
     uint32_t        n_blocks;
 } kern_kv_copy_args;
 
+/* The bytes of one block, all layers, kern_kv_block_bytes of them in the backend's own order: read into host memory, or
+ * written from there. They mean the same in every cache of the same shape and dtype of the same kind of device. */
+typedef struct {
+    kern_kv_cache *cache;
+    uint32_t       block;
+    void          *host; /* not changed by a write */
+    bool           into_cache;
+} kern_kv_block_args;
+
 /* The rows [q_start, q_start + n_q) of a batch belong to one sequence, at positions [position, position + n_q). */
 typedef struct {
     uint32_t q_start, n_q;
@@ -383,6 +392,7 @@ void kern_gemm(kern_device *device, const kern_gemm_args *args);
 void kern_rope(kern_device *device, const kern_rope_args *args);
 void kern_kv_write(kern_device *device, const kern_kv_write_args *args);
 void kern_kv_copy(kern_device *device, const kern_kv_copy_args *args);
+void kern_kv_block(kern_device *device, const kern_kv_block_args *args);
 void kern_attention(kern_device *device, const kern_attention_args *args);
 void kern_glu(kern_device *device, const kern_glu_args *args);
 void kern_gather(kern_device *device, const kern_gather_args *args);

@@ -91,6 +91,7 @@ const kern_backend ref_backend = {
     .rope           = ref_rope,
     .kv_write       = ref_kv_write,
     .kv_copy        = host_kv_copy,
+    .kv_block       = host_kv_block,
     .attention      = ref_attention,
     .glu            = ref_glu,
     .gather         = host_gather,

@@ -93,6 +93,7 @@ kern_kv_cache *cuda_kv_cache_new(kern_device *device, const kern_kv_shape *shape
 void           cuda_kv_cache_free(kern_device *device, kern_kv_cache *cache);
 
 void cuda_upload(kern_device *device, void *to, const void *host_from, size_t bytes);
+void cuda_download(kern_device *device, void *host_to, const void *from, size_t bytes);
 
 void cuda_embed(kern_device *device, const kern_embed_args *args);
 void cuda_rmsnorm(kern_device *device, const kern_rmsnorm_args *args);
@@ -101,6 +102,7 @@ void cuda_gemm(kern_device *device, const kern_gemm_args *args);
 void cuda_rope(kern_device *device, const kern_rope_args *args);
 void cuda_kv_write(kern_device *device, const kern_kv_write_args *args);
 void cuda_kv_copy(kern_device *device, const kern_kv_copy_args *args);
+void cuda_kv_block(kern_device *device, const kern_kv_block_args *args);
 void cuda_attention(kern_device *device, const kern_attention_args *args);
 void cuda_glu(kern_device *device, const kern_glu_args *args);
 void cuda_gather(kern_device *device, const kern_gather_args *args);

@@ -183,3 +183,13 @@ void cuda_kv_copy(kern_device *device, const kern_kv_copy_args *args)
         done += n;
     }
 }
+
+void cuda_kv_block(kern_device *device, const kern_kv_block_args *args)
+{
+    size_t         bytes = block_bytes(&args->cache->shape);
+    unsigned char *here  = args->cache->memory + args->block * bytes;
+    if (args->into_cache)
+        cuda_upload(device, here, args->host, bytes);
+    else
+        cuda_download(device, args->host, here, bytes);
+}

@@ -85,6 +85,17 @@ void host_kv_copy(kern_device *device, const kern_kv_copy_args *args)
     }
 }
 
+void host_kv_block(kern_device *device, const kern_kv_block_args *args)
+{
+    (void)device;
+    const host_kv_cache *cache = (const host_kv_cache *)args->cache;
+    for (uint32_t layer = 0; layer < cache->shape.n_layers; layer++) {
+        unsigned char *here = host_kv_keys(cache, layer, args->block, 0);
+        unsigned char *host = (unsigned char *)args->host + layer * cache->block_bytes;
+        memcpy(args->into_cache ? here : host, args->into_cache ? host : here, cache->block_bytes);
+    }
+}
+
 static void put_code(kern_dtype dtype, unsigned char *matrix, host_kv_place at, uint8_t code)
 {
     unsigned char *byte = matrix + at.byte;

@@ -24,6 +24,7 @@ typedef struct {
 kern_kv_cache *host_kv_cache_new(kern_device *device, const kern_kv_shape *shape, char *why);
 void           host_kv_cache_free(kern_device *device, kern_kv_cache *cache);
 void           host_kv_copy(kern_device *device, const kern_kv_copy_args *args);
+void           host_kv_block(kern_device *device, const kern_kv_block_args *args);
 
 /* Keys of one (layer, block, KV head); its values follow. */
 static inline unsigned char *host_kv_keys(const host_kv_cache *cache, uint32_t layer, uint32_t block, uint32_t head)

@@ -81,6 +81,14 @@ const option_row executor_option_rows[] = {
                   "Numbers in the KV cache; auto is f16, of an encoder, which keeps none beyond a pass, f32. int8 "
                   "takes 0.53 of its bytes and changes about 1 in 100 likeliest "
                   "tokens of a small model; int4 takes 0.31 and changes 13 in 100."),
+    OPTION_BYTES(executor_options, kv_offload_memory, "--kv-offload-memory", 0, 0, 1e15,
+                 "Host memory for KV blocks of the prefix cache that had to make room: they come back when a prompt "
+                 "begins like theirs, instead of being computed again. 0: none."),
+    OPTION_STRING(executor_options, kv_offload_dir, "--kv-offload-dir", "DIR", NULL,
+                  "Folder for a file of such blocks, where host memory then holds those used last (16 at least). The "
+                  "file has no name, holds what prompts were about, and goes with the process."),
+    OPTION_BYTES(executor_options, kv_offload_disk, "--kv-offload-disk", 0, 0, 1e15,
+                 "Bytes that this file takes, from the start on."),
     OPTION_CHOICE(executor_options, pooling, "--pooling", "auto|mean|cls|last", 0,
                   "Which of a text's last hidden states its embedding is made of; auto: what the model's files say. A "
                   "model that generates gives embeddings too when its files or this say how."),

@@ -27,6 +27,12 @@ void engine_reset(engine *e);
  * name it before its slot is closed. */
 step_result engine_run(engine *e, const step_plan *plan, arena *memory);
 
+/* A KV block as bytes: engine_block_bytes of them, which mean the same to every engine with this one's fingerprint.
+ * `block` exists. Between plans only. */
+size_t engine_block_bytes(const engine *e);
+void   engine_read_block(engine *e, uint32_t block, void *bytes);
+void   engine_write_block(engine *e, uint32_t block, const void *bytes);
+
 /* Bytes that the result of any plan may take. */
 size_t engine_result_bytes(const engine *e);
 

@@ -326,16 +326,22 @@ static void attention_write(const kernel_case *c, kern_device *device, attention
     free(slots);
 }
 
-/* Moves every block to another place: the tables then name the copies. */
-static void attention_copy(kern_device *device, attention_state *s)
+/* Moves every block to another place: the tables then name the copies. Every other one goes by the host's memory. */
+static void attention_copy(const kernel_case *c, kern_device *device, attention_state *s)
 {
-    uint32_t from[256], to[256];
+    kern_kv_shape shape = {CASE_LAYERS, s->n_blocks, c->attention.n_kv_heads, c->attention.head_dim,
+                           c->attention.dtype};
+    void         *bytes = malloc(kern_kv_block_bytes(&shape));
     for (uint32_t i = 0; i < s->n_entries; i++) {
-        from[i] = s->tables[i];
-        to[i]   = s->tables[i] += s->n_entries + 1;
+        uint32_t           from = s->tables[i], to = s->tables[i] += s->n_entries + 1;
+        kern_kv_copy_args  copy = {s->cache, &from, &to, 1};
+        kern_kv_block_args read = {s->cache, from, bytes, false}, write = {s->cache, to, bytes, true};
+        if (i % 2 == 0)
+            kern_kv_copy(device, &copy);
+        else
+            kern_kv_block(device, &read), kern_kv_block(device, &write);
     }
-    kern_kv_copy_args args = {s->cache, from, to, s->n_entries};
-    kern_kv_copy(device, &args);
+    free(bytes);
 }
 
 /* One call with rows [done, done + chunk) of every sequence that has as many. */
@@ -391,7 +397,7 @@ static void run_attention(const kernel_case *c, kern_device *device, const case_
         longest = c->attention.n_q[i] > longest ? c->attention.n_q[i] : longest;
     }
     if (c->attention.copied) {
-        attention_copy(device, &s);
+        attention_copy(c, device, &s);
     }
     for (uint32_t done = 0; done < longest; done += chunk) {
         attention_call(c, device, &s, done, chunk, output);
