@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-enum { KERN_BACKEND_ABI = 3 };
+enum { KERN_BACKEND_ABI = 4 };
 
 typedef struct kern_backend {
     uint32_t    abi; /* KERN_BACKEND_ABI of the header it was built with: another number is refused */

@@ -115,7 +115,7 @@ void cuda_upload(kern_device *device, void *to, const void *host_from, size_t by
     }
 }
 
-static void download(kern_device *device, void *host_to, const void *from, size_t bytes)
+void cuda_download(kern_device *device, void *host_to, const void *from, size_t bytes)
 {
     /* After this wait no upload is under way, so a whole staging buffer is free. */
     synchronize(device);
@@ -231,7 +231,7 @@ static const kern_backend backend = {
     alloc_zeroed,
     free_memory,
     cuda_upload,
-    download,
+    cuda_download,
     synchronize,
     reserve,
     cuda_weight_new,

@@ -93,6 +93,7 @@ kern_kv_cache *cuda_kv_cache_new(kern_device *device, const kern_kv_shape *shape
 void           cuda_kv_cache_free(kern_device *device, kern_kv_cache *cache);
 
 void cuda_upload(kern_device *device, void *to, const void *host_from, size_t bytes);
+void cuda_download(kern_device *device, void *host_to, const void *from, size_t bytes);
 
 void cuda_embed(kern_device *device, const kern_embed_args *args);
 void cuda_rmsnorm(kern_device *device, const kern_rmsnorm_args *args);

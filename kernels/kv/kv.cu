@@ -189,7 +189,7 @@ void cuda_kv_block(kern_device *device, const kern_kv_block_args *args)
     size_t         bytes = block_bytes(&args->cache->shape);
     unsigned char *here  = args->cache->memory + args->block * bytes;
     if (args->into_cache)
-        kern_upload(device, here, args->host, bytes);
+        cuda_upload(device, here, args->host, bytes);
     else
-        kern_download(device, args->host, here, bytes);
+        cuda_download(device, args->host, here, bytes);
 }

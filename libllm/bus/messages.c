@@ -133,6 +133,16 @@ static const wire_field executor_status_fields[] = {
 
 static const wire_struct executor_status_wire = {"executor_status", executor_status_fields, COUNT(executor_status_fields), sizeof(executor_status), &executor_status_defaults};
 
+const kv_offload_move kv_offload_move_defaults = {0};
+
+static const wire_field kv_offload_move_fields[] = {
+    {"block", 1, WIRE_U32, .offset = offsetof(kv_offload_move, block)},
+    {"slot", 2, WIRE_U32, .offset = offsetof(kv_offload_move, slot)},
+    {"stamp", 3, WIRE_U64, .offset = offsetof(kv_offload_move, stamp)},
+};
+
+static const wire_struct kv_offload_move_wire = {"kv_offload_move", kv_offload_move_fields, COUNT(kv_offload_move_fields), sizeof(kv_offload_move), &kv_offload_move_defaults};
+
 const logit_bias logit_bias_defaults = {0};
 
 static const wire_field logit_bias_fields[] = {
@@ -556,6 +566,7 @@ static const wire_field executor_ready_fields[] = {
     {"serves", 20, WIRE_ENUM, .offset = offsetof(executor_ready, serves), .n_enum = 3},
     {"kv_endpoint", 21, WIRE_STR, .offset = offsetof(executor_ready, kv_endpoint), .max_bytes = 256},
     {"kv_block_bytes", 22, WIRE_U64, .offset = offsetof(executor_ready, kv_block_bytes)},
+    {"n_offload_slots", 30, WIRE_U32, .offset = offsetof(executor_ready, n_offload_slots)},
 };
 
 static const wire_struct executor_ready_wire = {"executor.ready", executor_ready_fields, COUNT(executor_ready_fields), sizeof(executor_ready), &executor_ready_defaults};
@@ -578,6 +589,8 @@ static const wire_field step_plan_fields[] = {
     {"copy_from", 4, WIRE_BLOB, .offset = offsetof(step_plan, copy_from), .count_offset = offsetof(step_plan, n_copy_from), .max_items = 65536},
     {"copy_to", 5, WIRE_BLOB, .offset = offsetof(step_plan, copy_to), .count_offset = offsetof(step_plan, n_copy_to), .max_items = 65536},
     {"entries", 6, WIRE_LIST_STRUCT, .offset = offsetof(step_plan, entries), .count_offset = offsetof(step_plan, n_entries), .max_items = 4096, .of = &step_entry_wire},
+    {"saves", 30, WIRE_LIST_STRUCT, .offset = offsetof(step_plan, saves), .count_offset = offsetof(step_plan, n_saves), .max_items = 16384, .of = &kv_offload_move_wire},
+    {"loads", 31, WIRE_LIST_STRUCT, .offset = offsetof(step_plan, loads), .count_offset = offsetof(step_plan, n_loads), .max_items = 1024, .of = &kv_offload_move_wire},
 };
 
 static const wire_struct step_plan_wire = {"step.plan", step_plan_fields, COUNT(step_plan_fields), sizeof(step_plan), &step_plan_defaults};
@@ -589,6 +602,9 @@ static const wire_field step_result_fields[] = {
     {"outputs", 2, WIRE_LIST_STRUCT, .offset = offsetof(step_result, outputs), .count_offset = offsetof(step_result, n_outputs), .max_items = 4096, .of = &step_output_wire},
     {"elapsed_us", 3, WIRE_U32, .offset = offsetof(step_result, elapsed_us)},
     {"error", 4, WIRE_STR, .offset = offsetof(step_result, error), .max_bytes = 400},
+    {"loaded", 30, WIRE_BLOB, .offset = offsetof(step_result, loaded), .count_offset = offsetof(step_result, n_loaded), .max_items = 1024},
+    {"not_loaded", 31, WIRE_BLOB, .offset = offsetof(step_result, not_loaded), .count_offset = offsetof(step_result, n_not_loaded), .max_items = 1024},
+    {"load_us", 32, WIRE_U32, .offset = offsetof(step_result, load_us)},
 };
 
 static const wire_struct step_result_wire = {"step.result", step_result_fields, COUNT(step_result_fields), sizeof(step_result), &step_result_defaults};

@@ -125,6 +125,15 @@ typedef struct executor_status {
 
 extern const executor_status executor_status_defaults;
 
+/* A KV block that goes to an offload slot, or comes from there. */
+typedef struct kv_offload_move {
+    uint32_t block;
+    uint32_t slot;
+    uint64_t stamp;  /* of what is saved; a load must find the same */
+} kv_offload_move;
+
+extern const kv_offload_move kv_offload_move_defaults;
+
 /* Added to one token's logit. */
 typedef struct logit_bias {
     uint32_t token;
@@ -593,6 +602,7 @@ typedef struct executor_ready {
     executor_role serves;  /* what it is for; it can do all */
     span kv_endpoint;  /* where other executors fetch its KV blocks, with its public key behind a #; empty: it neither gives nor takes any */
     uint64_t kv_block_bytes;  /* bytes of one KV block */
+    uint32_t n_offload_slots;  /* KV blocks that it can keep in host memory or on disk beside its cache */
 } executor_ready;
 
 extern const executor_ready executor_ready_defaults;
@@ -605,7 +615,7 @@ typedef struct executor_reset {
 
 extern const executor_reset executor_reset_defaults;
 
-/* step.plan, scheduler -> executor. One forward pass. Closes, then copies, then opens, then entries. */
+/* step.plan, scheduler -> executor. One forward pass. Saves, then loads begin, then closes, then opens, then copies, then entries. */
 typedef struct step_plan {
     uint64_t step;
     uint32_t n_closes;
@@ -618,6 +628,10 @@ typedef struct step_plan {
     const uint32_t *copy_to;
     uint32_t n_entries;
     const step_entry *entries;
+    uint32_t n_saves;
+    const kv_offload_move *saves;  /* KV blocks to keep in offload slots, before anything writes to them */
+    uint32_t n_loads;
+    const kv_offload_move *loads;  /* KV blocks to fill from offload slots. What becomes of each is said by the result of this plan or of a later one; a plan without entries waits for all */
 } step_plan;
 
 extern const step_plan step_plan_defaults;
@@ -629,6 +643,11 @@ typedef struct step_result {
     const step_output *outputs;
     uint32_t elapsed_us;
     span error;  /* the pass failed; every entry of it must be run again */
+    uint32_t n_loaded;
+    const uint32_t *loaded;  /* offload slots whose loads are done since the last result */
+    uint32_t n_not_loaded;
+    const uint32_t *not_loaded;  /* offload slots that did not hold what was asked for, or could not be read */
+    uint32_t load_us;  /* time that these loads took: reading and copying, not waiting */
 } step_result;
 
 extern const step_result step_result_defaults;

@@ -20,6 +20,9 @@ struct kv_pool {
     block    *blocks;
     uint32_t *free_stack;
     uint32_t *table; /* hash -> block, or KV_NO_BLOCK */
+
+    kv_pool_evicted *evicted; /* NULL: nobody wants to know */
+    void            *evicted_arg;
 };
 
 kv_pool *kv_pool_new(uint32_t n_blocks, error *err)
@@ -129,6 +132,8 @@ bool kv_pool_take(kv_pool *pool, uint32_t n, uint32_t *blocks)
             uint32_t victim = pool->oldest;
             list_remove(pool, victim);
             unpublish(pool, victim);
+            if (pool->evicted)
+                pool->evicted(pool->evicted_arg, victim, pool->blocks[victim].hash);
             pool->free_stack[pool->n_free++] = victim;
         }
         blocks[i]                            = pool->free_stack[--pool->n_free];
@@ -171,6 +176,18 @@ void kv_pool_publish(kv_pool *pool, uint32_t index, kv_hash hash)
     b->hash            = hash;
     b->published       = true;
     pool->table[place] = index;
+}
+
+void kv_pool_unpublish(kv_pool *pool, uint32_t index)
+{
+    assert(index < pool->n_blocks && pool->blocks[index].n_references > 0 && pool->blocks[index].published);
+    unpublish(pool, index);
+}
+
+void kv_pool_on_evict(kv_pool *pool, kv_pool_evicted *evicted, void *arg)
+{
+    pool->evicted     = evicted;
+    pool->evicted_arg = arg;
 }
 
 uint32_t kv_pool_find(const kv_pool *pool, kv_hash hash)

@@ -43,6 +43,14 @@ void kv_pool_publish(kv_pool *pool, uint32_t block, kv_hash hash);
 /* The block published under `hash`, or KV_NO_BLOCK. Takes no reference: share it before anything is taken. */
 uint32_t kv_pool_find(const kv_pool *pool, kv_hash hash);
 
+/* Makes a published block with a reference not findable any more. */
+void kv_pool_unpublish(kv_pool *pool, uint32_t block);
+
+/* Whom to tell of a published block whose content kv_pool_take is about to give up: `block` is in the hands of whoever
+ * takes it when kv_pool_take returns. `evicted` must not call the pool. NULL: nobody. */
+typedef void kv_pool_evicted(void *arg, uint32_t block, kv_hash hash);
+void         kv_pool_on_evict(kv_pool *pool, kv_pool_evicted *evicted, void *arg);
+
 /* Forgets everything that is published (the executor lost its memory). Blocks with references stay taken. */
 void kv_pool_forget(kv_pool *pool);
 

@@ -89,6 +89,14 @@ const option_row executor_option_rows[] = {
     OPTION_STRING(executor_options, kv_bind, "--kv-bind", "ENDPOINT", NULL,
                   "Where other executors fetch KV blocks of this one: tcp://host:port or ipc://path. Those that have "
                   "it hand over prompts and take warm prefixes from each other instead of computing them."),
+    OPTION_BYTES(executor_options, kv_offload_memory, "--kv-offload-memory", 0, 0, 1e15,
+                 "Host memory for KV blocks of the prefix cache that had to make room: they come back when a prompt "
+                 "begins like theirs, instead of being computed again. 0: none."),
+    OPTION_STRING(executor_options, kv_offload_dir, "--kv-offload-dir", "DIR", NULL,
+                  "Folder for a file of such blocks, where host memory then holds those used last (16 at least). The "
+                  "file has no name, holds what prompts were about, and goes with the process."),
+    OPTION_BYTES(executor_options, kv_offload_disk, "--kv-offload-disk", 0, 0, 1e15,
+                 "Bytes that this file takes, from the start on."),
     OPTION_CHOICE(executor_options, pooling, "--pooling", "auto|mean|cls|last", 0,
                   "Which of a text's last hidden states its embedding is made of; auto: what the model's files say. A "
                   "model that generates gives embeddings too when its files or this say how."),

@@ -21,6 +21,9 @@ typedef struct {
     uint64_t    max_num_batched_tokens; /* tokens of one step */
     uint64_t    max_logit_rows;         /* rows of one step that are sampled or scored */
     uint64_t    kv_cache_memory;        /* bytes */
+    uint64_t    kv_offload_memory;      /* bytes; 0: none */
+    uint64_t    kv_offload_disk;        /* bytes; 0: none */
+    const char *kv_offload_dir;         /* NULL: none */
     uint32_t    kv_cache_dtype;         /* index into auto|f32|f16|bf16|int8|int4 */
     uint32_t    pooling;                /* index into auto|mean|cls|last */
     uint32_t    serves;                 /* executor_role; index into both|prefill|decode */

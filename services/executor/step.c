@@ -3,6 +3,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "executor/kv_offload.h"
 #include "kv/block_pool.h"
 #include "sample/logit_edits.h"
 
@@ -39,6 +40,7 @@ struct engine {
     model         *model;
     forward       *forward;
     kern_kv_cache *cache;
+    kv_offload    *offload; /* NULL: none */
     kern_dtype     kv_dtype;
     logit_editor  *editor;
     uint32_t       n_slots, n_blocks, n_tokens_max, n_logit_rows_max, positions_max, blocks_per_sequence, n_vocab;
@@ -198,6 +200,19 @@ static bool take_device_memory(engine *e, error *err)
     return true;
 }
 
+/* The second tier of the KV cache, where the flags ask for one. An encoder has no prefixes to keep. */
+static bool open_offload(engine *e, const executor_options *o, error *err)
+{
+    kv_offload_options options = {.memory_bytes   = o->kv_offload_memory,
+                                  .disk_bytes     = o->kv_offload_disk,
+                                  .folder         = o->kv_offload_dir,
+                                  .without_thread = o->compute_inline};
+    if (e->encoder || (options.memory_bytes == 0 && options.disk_bytes == 0 && !options.folder))
+        return true;
+    e->offload = kv_offload_new(&options, e->device, e->cache, engine_block_bytes(e), err);
+    return e->offload != NULL;
+}
+
 engine *engine_new(const executor_options *options, error *err)
 {
     engine *e = calloc(1, sizeof *e);
@@ -210,7 +225,8 @@ engine *engine_new(const executor_options *options, error *err)
         return NULL;
     }
     e->kv_dtype = kv_dtype(e, options);
-    if (!plan_sizes(e, options, err) || !take_host_memory(e, err) || !take_device_memory(e, err)) {
+    if (!plan_sizes(e, options, err) || !take_host_memory(e, err) || !take_device_memory(e, err) ||
+        !open_offload(e, options, err)) {
         engine_free(&e);
         return NULL;
     }
@@ -241,6 +257,7 @@ void engine_free(engine **engine_to_free)
     for (size_t i = 0; i < COUNT(owned); i++)
         free(owned[i]);
     logit_editor_free(&e->editor);
+    kv_offload_free(&e->offload);
     forward_free(&e->forward);
     if (e->cache)
         kern_kv_cache_free(e->device, &e->cache);
@@ -273,6 +290,7 @@ executor_ready engine_about(const engine *e)
         .n_logit_rows_max = e->n_logit_rows_max,
         .n_pooled         = n_pooled(e),
         .encoder          = e->encoder,
+        .n_offload_slots  = e->offload ? kv_offload_n_slots(e->offload) : 0,
     };
 }
 
@@ -280,6 +298,28 @@ void engine_reset(engine *e)
 {
     for (uint32_t i = 0; i < e->n_slots; i++)
         e->slots[i].open = false;
+    if (e->offload)
+        kv_offload_forget(e->offload);
+}
+
+/* ---- KV blocks as bytes ---- */
+
+size_t engine_block_bytes(const engine *e)
+{
+    kern_kv_shape shape = model_kv_shape(e->model, 1, e->kv_dtype);
+    return kern_kv_block_bytes(&shape);
+}
+
+void engine_read_block(engine *e, uint32_t block, void *bytes)
+{
+    kern_kv_block(e->device, &(kern_kv_block_args){.cache = e->cache, .block = block, .host = bytes});
+}
+
+void engine_write_block(engine *e, uint32_t block, const void *bytes)
+{
+    kern_kv_block(
+        e->device,
+        &(kern_kv_block_args){.cache = e->cache, .block = block, .host = (void *)(uintptr_t)bytes, .into_cache = true});
 }
 
 /* ---- KV blocks as bytes ---- */
@@ -687,7 +727,8 @@ size_t engine_result_bytes(const engine *e)
     size_t row =
         2 * sizeof(token_logprob) + 2 * (KERN_TOP_MAX + 4) * 4 + 64; /* a token, a score, their likeliest tokens */
     size_t pooled = n_pooled(e) * sizeof(float);
-    return e->n_logit_rows_max * row + e->n_slots * (sizeof(step_output) + pooled + 256) + 4096;
+    return e->n_logit_rows_max * row + e->n_slots * (sizeof(step_output) + pooled + 256) + sizeof(kv_offload_report) +
+           4096;
 }
 
 /* Makes the batch of all entries but those of sequences that failed in a pass of which the scheduler had yet to hear:
@@ -704,6 +745,8 @@ static bool build_batch(engine *e, const step_plan *plan, forward_batch *batch, 
 
 static bool run(engine *e, const step_plan *plan, arena *memory, step_result *result, error *err)
 {
+    if (!kv_offload_follow(e->offload, plan, e->n_blocks, err))
+        return false;
     for (uint32_t i = 0; i < plan->n_closes; i++)
         if (plan->closes[i] < e->n_slots)
             e->slots[plan->closes[i]].open = false;
@@ -742,5 +785,7 @@ step_result engine_run(engine *e, const step_plan *plan, arena *memory)
         if (!result.error.data)
             result.error = SPAN("the step failed, and there is no memory to say why");
     }
+    if (!kv_offload_answer(e->offload, plan, memory, &result))
+        result = (step_result){.step = plan->step, .error = SPAN("no memory to say which KV blocks were loaded")};
     return result;
 }

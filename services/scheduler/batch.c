@@ -40,7 +40,8 @@ static uint32_t n_fed(const sequence *q)
 
 static bool wants_rows(const scheduler *s, const sequence *q)
 {
-    if (q->loading || q->draft == DRAFT_WAITING || q->draft == DRAFT_WANTED || kv_moves_will_hand_over(s, q))
+    if (q->loading || q->n_loading > 0 || q->draft == DRAFT_WAITING || q->draft == DRAFT_WANTED ||
+        kv_moves_will_hand_over(s, q))
         return false;
     if (q->n_in_flight > 0 && (q->request->beam || speculate_is_on(s, q)))
         return false; /* what comes next depends on the plan in flight */
@@ -368,7 +369,9 @@ static void start(builder *b, sequence *q)
     if (b->x->n_running == 0)
         b->x->batch_step = b->plan.step;
     sequence_start(b->s, q, b->x);
-    kv_moves_fetch_prefix(b->s, q);
+    offload_load_prefix(b->s, q);
+    if (q->n_loading == 0)
+        kv_moves_fetch_prefix(b->s, q);
     b->reserved = reserve_for_beams(b->x);
 }
 
@@ -424,7 +427,7 @@ static void admit_waiting(builder *b)
         if (!q || !may_open(b, q) || !has_room(b->s, b->x, q, 0, 0) || !request_open(b->s, q->request))
             return;
         start(b, q);
-        if (q->loading)
+        if (q->loading || q->n_loading > 0)
             continue;
         plan_sequence(b, q);
         if (q->state != SEQUENCE_RUNNING || q->planned_in_step != b->plan.step)
@@ -454,8 +457,9 @@ bool batch_plan(scheduler *s, executor_link *x)
     for (row_kind kind = 0; kind < N_KINDS; kind++)
         plan_running(&b, kind);
     admit_waiting(&b);
-    if (b.plan.n_entries == 0 && b.plan.n_closes == 0)
+    if (b.plan.n_entries == 0 && b.plan.n_closes == 0 && !offload_wants_plan(x))
         return false;
+    offload_fill_plan(x, &b.plan);
     if (x->n_plans == 0)
         x->oldest_since_ns = actor_now_ns(s->actor);
     planned_step *p = &x->plans[x->n_plans++];
@@ -467,5 +471,6 @@ bool batch_plan(scheduler *s, executor_link *x)
         executors_start_over(s, x, err.text); /* it is well, and would not say again what it holds */
         return false;
     }
+    offload_plan_sent(x, b.plan.step);
     return true;
 }

@@ -18,6 +18,7 @@ executor_link *executors_find(scheduler *s, const peer *p)
 
 static void free_link(executor_link *x)
 {
+    offload_free(x);
     kv_pool_free(&x->pool);
     for (int i = 0; i < PLANS_IN_FLIGHT_MAX; i++)
         free(x->plans[i].entries);
@@ -51,7 +52,7 @@ static executor_link *new_link(peer *p, const executor_ready *about, error *err)
     x->copy_from      = calloc(n, sizeof *x->copy_from);
     x->copy_to        = calloc(n, sizeof *x->copy_to);
     bool ok = x->pool && x->free_slots && x->pending_closes && x->opens && x->entries && x->closes && x->copy_from &&
-              x->copy_to && kv_moves_take_memory(x);
+              x->copy_to && kv_moves_take_memory(x) && offload_new(x, err);
     for (int i = 0; i < PLANS_IN_FLIGHT_MAX; i++)
         ok = (x->plans[i].entries = calloc(n, sizeof *x->plans[i].entries)) && ok;
     if (!ok) {

@@ -135,6 +135,7 @@ static void begin(scheduler *s, sequence *q, kv_move *m, executor_link *source, 
         m->to[i] = q->blocks[n_here + i];
         kv_pool_share(target->pool, m->to[i]);
     }
+    offload_drop_saves(target, m->to, n_left);
     m->number      = ++s->n_moves;
     m->source      = source;
     m->sequence    = q;
@@ -264,7 +265,8 @@ static bool has_prompt(const sequence *q)
 {
     uint32_t n_fed = q->n_tokens + q->n_pending;
     return q->executor->about.serves == EXECUTOR_ROLE_PREFILL && !q->request->beam && !q->request->pooled &&
-           !q->loading && n_fed > q->n_prompt && n_fed < q->n_tokens_max && q->n_planned + 1 == n_fed;
+           !q->loading && q->n_loading == 0 && n_fed > q->n_prompt && n_fed < q->n_tokens_max &&
+           q->n_planned + 1 == n_fed;
 }
 
 bool kv_moves_will_hand_over(const scheduler *s, const sequence *q)

@@ -170,7 +170,8 @@ static const char *find_fault(const executor_link *x, const step_result *result)
             !logprobs_are_sound(output->prompt_logprobs, output->n_prompt_logprobs, x->about.n_vocab))
             return "log probabilities that its plan did not ask for, or of no token";
     }
-    return k == result->n_outputs ? NULL : "a result with outputs that its plan did not ask for";
+    return k == result->n_outputs ? offload_find_fault(x, result)
+                                  : "a result with outputs that its plan did not ask for";
 }
 
 /* The pass as a whole failed: its sequences are computed again from the start, a few times at most. */
@@ -195,7 +196,7 @@ static void step_failed(scheduler *s, planned_step *p, span why)
 
 void results_apply(scheduler *s, executor_link *x, const step_result *result)
 {
-    const char *fault = result->error.size > 0 ? NULL : find_fault(x, result);
+    const char *fault = result->error.size > 0 ? offload_find_fault(x, result) : find_fault(x, result);
     if (fault || x->n_plans == 0) {
         executors_wrong(s, x, fault ? fault : "an error without a plan");
         return;
@@ -207,6 +208,7 @@ void results_apply(scheduler *s, executor_link *x, const step_result *result)
     x->plans[1]    = p; /* keeps its memory for the next plan; read until then */
     x->n_plans--;
     x->oldest_since_ns = actor_now_ns(s->actor);
+    offload_apply(s, x, &p, result);
     if (result->error.size > 0) {
         step_failed(s, &p, result->error);
         return;

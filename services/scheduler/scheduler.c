@@ -55,8 +55,11 @@ static void register_metrics(scheduler *s)
         metric_counter("troupe_prefix_cache_queries_total", "", "Tokens looked up in the prefix cache.");
     s->metrics.cached_tokens =
         metric_counter("troupe_prefix_cache_hits_total", "", "Tokens found in the prefix cache.");
-    s->metrics.generated = metric_counter("troupe_generation_tokens_total", "", "Tokens generated.");
-    s->metrics.drafted   = metric_counter("troupe_draft_tokens_total", "", "Drafted tokens that were verified.");
+    s->metrics.offload_hits =
+        metric_counter("troupe_kv_offload_hits_total", "", "Tokens of prompts that came back from offload slots.");
+    s->metrics.offload_used = metric_gauge("troupe_kv_offload_slots_used", "", "Offload slots that hold a KV block.");
+    s->metrics.generated    = metric_counter("troupe_generation_tokens_total", "", "Tokens generated.");
+    s->metrics.drafted      = metric_counter("troupe_draft_tokens_total", "", "Drafted tokens that were verified.");
     s->metrics.accepted  = metric_counter("troupe_draft_tokens_accepted_total", "", "Drafted tokens that were right.");
     s->metrics.preempted = metric_counter("troupe_preemptions_total", "",
                                           "Sequences that gave their blocks back and were computed again.");
@@ -294,12 +297,14 @@ static void on_start(void *self)
 
 static void update_gauges(const scheduler *s)
 {
-    uint32_t running = 0, used = 0, cached = 0;
+    uint32_t running = 0, used = 0, cached = 0, offloaded = 0;
     for (const executor_link *x = s->executors; x; x = x->next) {
         running += x->n_running;
         used += kv_pool_n_blocks(x->pool) - kv_pool_n_available(x->pool);
         cached += kv_pool_n_cached(x->pool);
+        offloaded += x->offload.index ? kv_offload_index_n_used(x->offload.index) : 0;
     }
+    metric_set(s->metrics.offload_used, offloaded);
     metric_set(s->metrics.running, running);
     metric_set(s->metrics.waiting, s->n_waiting);
     metric_set(s->metrics.blocks_used, used);
@@ -364,7 +369,8 @@ static void check(const void *self)
         }
         assert(n_running == x->n_running);
         assert(x->n_free_slots + x->n_pending_closes + n_running == x->about.n_slots);
-        assert(n_running > 0 || kv_moves_hold_blocks(s, x) ||
+        offload_check(x);
+        assert(n_running > 0 || kv_moves_hold_blocks(s, x) || x->offload.n_loads > 0 ||
                kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
         kv_pool_check(x->pool);
         n_live += n_running;

@@ -54,6 +54,7 @@ void sequence_release(scheduler *s, sequence *q)
         x->free_slots[x->n_free_slots++] = q->slot;
     suspicion_released(x, q);
     kv_moves_released(q);
+    offload_released(x, q);
     leave_running_list(q);
     q->executor  = NULL;
     q->opened    = false;
@@ -93,12 +94,17 @@ void sequence_preempt(scheduler *s, sequence *q)
     queue_add(s, q);
 }
 
+bool sequence_uses_prefixes(const scheduler *s, const sequence *q)
+{
+    return s->options->prefix_caching && !q->request->prompt_logprobs && !q->request->pooled;
+}
+
 /* Walks the prefix that is cached on `x`: calls `share` for its blocks when set. At least one token stays to be
  * computed. */
 static uint32_t walk_cached_prefix(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks,
                                    kv_hash *last)
 {
-    if (!s->options->prefix_caching || q->request->prompt_logprobs || q->request->pooled)
+    if (!sequence_uses_prefixes(s, q))
         return 0;
     uint32_t n_full = (q->n_tokens - 1) / KV_BLOCK_TOKENS;
     kv_hash  hash   = kv_hash_root(s->key, q->request->tenant);

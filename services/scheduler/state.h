@@ -5,6 +5,7 @@
 
 #include "base/metric.h"
 #include "kv/block_pool.h"
+#include "kv/offload_index.h"
 #include "scheduler/scheduler.h"
 #include "store/store.h"
 #include "trace/trace.h"
@@ -60,6 +61,8 @@ typedef struct sequence {
     uint64_t    planned_in_step; /* newest step of its executor that has rows of it */
     uint64_t    passed_in_plan;  /* in the plan of this number it waits for another executor */
     kv_move    *loading;         /* brings blocks of it; it is not planned until then. NULL: none */
+    uint32_t    n_loading;       /* blocks that are to come from offload slots; it is not planned until then */
+    uint32_t    n_blocks_good;   /* of those that came, up to the first that did not */
     draft_state draft;
     uint32_t    n_drafts, n_drafter_knows;
     uint32_t    drafts[16];
@@ -129,11 +132,31 @@ struct kv_move {
 
 enum { KV_MOVES_MAX = 4, KV_MOVE_BLOCKS_MAX = 65536 };
 
+/* A block of the pool on its way from an offload slot. It holds the block, and its slot is pinned, until the executor
+ * says that it writes to it no more, whatever becomes of the sequence. */
+typedef struct {
+    sequence *sequence; /* NULL: it ended, or gave way */
+    uint32_t  place;    /* in its block table */
+    uint32_t  block, slot;
+    uint64_t  step; /* of the plan that asks for it; 0: not sent yet */
+} block_load;
+
+/* The second tier of an executor's KV cache. */
+typedef struct {
+    kv_offload_index *index; /* NULL: it has none */
+    kv_offload_move  *saves; /* of the next plan; room for OFFLOAD_SAVES_MAX */
+    kv_offload_move  *moves; /* loads of the plan being sent */
+    block_load       *loads; /* under way; room for OFFLOAD_LOADS_MAX, as moves */
+    uint32_t          n_saves, n_loads;
+    double            load_us, prefill_us; /* of a block, as measured lately; 0: not yet */
+} offload_tier;
+
 struct executor_link {
     peer          *peer;
     executor_link *next;
     executor_ready about;
     kv_pool       *pool;
+    offload_tier   offload;
     sequence      *running_first, *running_last; /* in order of admission */
     uint32_t       n_running;
     sequence      *suspect; /* whose suspicious rows are being computed; NULL: nobody's */
@@ -187,7 +210,7 @@ struct scheduler {
     struct {
         metric *running, *waiting, *blocks_used, *blocks_cached, *prompt_tokens, *cached_tokens, *generated, *drafted,
             *accepted, *preempted, *refused, *finished, *steps, *queue_wait, *step_time, *moves, *moves_failed,
-            *moved_blocks, *handed_over, *move_time;
+            *moved_blocks, *handed_over, *move_time, *offload_used, *offload_hits;
     } metrics;
 };
 
@@ -214,6 +237,7 @@ void     sequence_release(scheduler *s, sequence *q); /* gives slot and blocks b
 void     sequence_preempt(scheduler *s, sequence *q);
 void     sequence_start(scheduler *s, sequence *q, executor_link *x); /* takes a slot and the cached prefix */
 void     sequence_publish_blocks(scheduler *s, sequence *q);
+bool     sequence_uses_prefixes(const scheduler *s, const sequence *q); /* that others have computed */
 uint32_t sequence_cached_blocks(scheduler *s, const sequence *q, const executor_link *x);
 uint32_t sequence_find_cached(scheduler *s, const sequence *q, const executor_link *x, uint32_t *blocks); /* shares */
 
@@ -252,6 +276,20 @@ void kv_moves_loaded(scheduler *s, executor_link *x, const kv_loaded *what);
 void kv_moves_released(sequence *q);
 bool kv_moves_hold_blocks(const scheduler *s, const executor_link *x); /* to there or from there */
 void kv_moves_executor_lost(scheduler *s, executor_link *x);
+
+/* offload.c: the second tier of executors' KV caches */
+bool offload_new(executor_link *x, error *err) MUST_CHECK; /* as x->about says; before x->pool is used */
+void offload_free(executor_link *x);
+/* Of blocks that another executor's will fill, perhaps before the next plan: what they held is not saved. */
+void offload_drop_saves(executor_link *x, const uint32_t *blocks, uint32_t n);
+void offload_load_prefix(scheduler *s, sequence *q); /* begins to load what continues its prefix, where it runs */
+bool offload_wants_plan(const executor_link *x);     /* even without rows */
+void offload_fill_plan(executor_link *x, step_plan *plan);
+void offload_plan_sent(executor_link *x, uint64_t step);
+const char *offload_find_fault(const executor_link *x, const step_result *result);
+void        offload_apply(scheduler *s, executor_link *x, const planned_step *p, const step_result *result);
+void        offload_released(executor_link *x, sequence *q); /* it lets go of its blocks */
+void        offload_check(const executor_link *x);
 
 /* results.c */
 void results_apply(scheduler *s, executor_link *x, const step_result *result);
