@@ -54,7 +54,7 @@ struct kv_transfer {
     actor          *actor;
     engine         *engine;
     const employer *employer;
-    char            endpoint[BUS_ENDPOINT_BYTES]; /* "": takes no part */
+    char            endpoint[BUS_ENDPOINT_BYTES + 80]; /* "": takes no part */
     size_t          block_bytes;
     uint64_t        fingerprint;
     uint32_t        n_blocks, blocks_a_message, load_blocks_max;

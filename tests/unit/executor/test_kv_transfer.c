@@ -344,8 +344,11 @@ static void a_source_that_dies_ends_the_load(void **state)
 {
     (void)state;
     stage t;
+    char  name[BUS_NAME_BYTES + 1];
     start(&t, 6);
     kv_load l = good_load(&t);
+    snprintf(name, sizeof name, "%s", actor_name(t.executors[0]));
+    l.source = span_of(name); /* it outlives the executor */
     send_load(&t, &l);
     simulation_kill(t.sim, t.executors[0]);
     l.load = 6;
