@@ -1,5 +1,6 @@
 /* Bodies of embeddings and reranking, good and bad, and what answers them. */
 #include "services/gateway/openai_pooled.h"
+#include "support_bodies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,22 +11,6 @@
 
 #define EMBED REQUEST_TASK_EMBED
 #define RERANK REQUEST_TASK_SCORE
-
-static arena *memory;
-
-static int prepare(void **state)
-{
-    (void)state;
-    memory = arena_new(64 << 20, NULL);
-    return memory ? 0 : -1;
-}
-
-static int clean_up(void **state)
-{
-    (void)state;
-    arena_free(&memory);
-    return 0;
-}
 
 static openai_pooled must_parse(request_task task, const char *body)
 {
@@ -206,5 +191,5 @@ int main(void)
         cmocka_unit_test(documents_are_ranked_by_score),
         cmocka_unit_test(numbers_that_do_not_answer_are_not_accepted),
     };
-    return cmocka_run_group_tests(tests, prepare, clean_up);
+    return cmocka_run_group_tests(tests, bodies_prepare, bodies_clean_up);
 }

@@ -1,5 +1,6 @@
 /* Bodies of requests, good and bad, as tables. */
 #include "services/gateway/openai_request.h"
+#include "support_bodies.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,22 +8,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-
-static arena *memory;
-
-static int prepare(void **state)
-{
-    (void)state;
-    memory = arena_new(64 << 20, NULL);
-    return memory ? 0 : -1;
-}
-
-static int clean_up(void **state)
-{
-    (void)state;
-    arena_free(&memory);
-    return 0;
-}
 
 #define M "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
 #define P "\"prompt\":\"hi\""
@@ -392,5 +377,5 @@ int main(void)
         cmocka_unit_test(whole_numbers_may_have_a_point),
         cmocka_unit_test(no_tool_calls_are_none),
     };
-    return cmocka_run_group_tests(tests, prepare, clean_up);
+    return cmocka_run_group_tests(tests, bodies_prepare, bodies_clean_up);
 }

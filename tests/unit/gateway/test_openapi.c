@@ -2,6 +2,7 @@
 #include "services/gateway/openai_pooled.h"
 #include "services/gateway/openapi.h"
 #include "services/gateway/state.h"
+#include "support_bodies.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -14,23 +15,18 @@
 enum { BODY_BYTES = 4096 };
 
 static json_t *document;
-static arena  *memory;
 
 static int prepare(void **state)
 {
-    (void)state;
     span text = openapi_document();
     document  = json_loadb(text.data, text.size, JSON_REJECT_DUPLICATES, NULL);
-    memory    = arena_new(64 << 20, NULL);
-    return document && memory ? 0 : -1;
+    return document ? bodies_prepare(state) : -1;
 }
 
 static int clean_up(void **state)
 {
-    (void)state;
     json_decref(document);
-    arena_free(&memory);
-    return 0;
+    return bodies_clean_up(state);
 }
 
 static const json_t *find(const char *first, const char *second, const char *third)
