@@ -322,26 +322,6 @@ void engine_write_block(engine *e, uint32_t block, const void *bytes)
         &(kern_kv_block_args){.cache = e->cache, .block = block, .host = (void *)(uintptr_t)bytes, .into_cache = true});
 }
 
-/* ---- KV blocks as bytes ---- */
-
-size_t engine_block_bytes(const engine *e)
-{
-    kern_kv_shape shape = model_kv_shape(e->model, 1, e->kv_dtype);
-    return kern_kv_block_bytes(&shape);
-}
-
-void engine_read_block(engine *e, uint32_t block, void *bytes)
-{
-    kern_kv_block(e->device, &(kern_kv_block_args){.cache = e->cache, .block = block, .host = bytes});
-}
-
-void engine_write_block(engine *e, uint32_t block, const void *bytes)
-{
-    kern_kv_block(
-        e->device,
-        &(kern_kv_block_args){.cache = e->cache, .block = block, .host = (void *)(uintptr_t)bytes, .into_cache = true});
-}
-
 /* ---- what a plan says of slots ---- */
 
 static bool open_slot(engine *e, const slot_open *o, error *err)

@@ -110,14 +110,10 @@ static void on_down(void *self, peer *p)
     s->n_down++;
 }
 
-static const actor_route routes[]              = {{MSG_EXECUTOR_READY, on_ready}, {MSG_EXECUTOR_LEAVE, on_leave},
-                                                  static const actor_route routes[] = {{MSG_STEP_RESULT, on_result},
-                                                                                       {MSG_KV_LOADED, actor_ignore},
-                                                                                       {MSG_GEN_REQUEST, actor_ignore},
-                                                                                       {MSG_GEN_CANCEL, actor_ignore},
-                                                                                       {MSG_GEN_FIND, actor_ignore},
-                                                                                       {MSG_DRAFT_REPLY, actor_ignore},
-                                                                                       {MSG_STATUS_GET, actor_ignore}};
+static const actor_route routes[] = {
+    {MSG_EXECUTOR_READY, on_ready}, {MSG_EXECUTOR_LEAVE, on_leave},  {MSG_STEP_RESULT, on_result},
+    {MSG_KV_LOADED, actor_ignore},  {MSG_GEN_REQUEST, actor_ignore}, {MSG_GEN_CANCEL, actor_ignore},
+    {MSG_GEN_FIND, actor_ignore},   {MSG_DRAFT_REPLY, actor_ignore}, {MSG_STATUS_GET, actor_ignore}};
 static const actor_class stage_scheduler_class = {.name         = "scheduler",
                                                   .role         = ROLE_SCHEDULER,
                                                   .routes       = routes,

@@ -45,7 +45,9 @@ static void the_paths_are_those_of_the_gateway(void **state)
     for (const char *path; (path = endpoints_path(n, &method)); n++) {
         char name[128];
         snprintf(name, sizeof name, "%s%s", path,
-                 strcmp(path, "/v1/models/") == 0 ? "{model}" : strcmp(path, "/pages/") == 0 ? "{file}" : "");
+                 strcmp(path, "/v1/models/") == 0 ? "{model}"
+                 : strcmp(path, "/pages/") == 0   ? "{file}"
+                                                  : "");
         const json_t *item = find("paths", name, method == HTTP_GET ? "get" : "post");
         assert_int_equal(json_object_size(json_object_get(json_object_get(document, "paths"), name)), 1);
         assert_non_null(json_object_get(item, "responses"));
