@@ -483,15 +483,21 @@ bool kv_offload_answer(kv_offload *o, const step_plan *plan, arena *memory, step
     return true;
 }
 
-void kv_offload_damage(kv_offload *o, uint32_t slot)
+void kv_offload_wait_written(kv_offload *o, uint32_t slot)
 {
-    unsigned char byte;
     pthread_mutex_lock(&o->mutex);
-    while (o->writes.n > 0 || !o->slots[slot].on_disk)
+    while (!o->slots[slot].on_disk)
         wait_for_work(o);
     pthread_mutex_unlock(&o->mutex);
-    if (pread(o->file, &byte, 1, (off_t)(slot * (uint64_t)o->block_bytes)) == 1) {
-        byte ^= 1;
-        (void)!pwrite(o->file, &byte, 1, (off_t)(slot * (uint64_t)o->block_bytes));
-    }
+}
+
+void kv_offload_damage(kv_offload *o, uint32_t slot)
+{
+    off_t         at = (off_t)(slot * (uint64_t)o->block_bytes);
+    unsigned char byte;
+    bool          ok = pread(o->file, &byte, 1, at) == 1;
+    byte ^= 1;
+    ok = ok && pwrite(o->file, &byte, 1, at) == 1;
+    assert(ok);
+    (void)ok;
 }

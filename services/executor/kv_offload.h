@@ -63,7 +63,8 @@ bool kv_offload_follow(kv_offload *offload, const step_plan *plan, uint32_t n_bl
  * when `memory` is too small. */
 bool kv_offload_answer(kv_offload *offload, const step_plan *plan, arena *memory, step_result *result) MUST_CHECK;
 
-/* For tests: waits until all that was saved is in the file, and turns over one of its bytes. */
+/* For tests: waits until a slot that was saved is in the file; turns over one of its bytes there. */
+void kv_offload_wait_written(kv_offload *offload, uint32_t slot);
 void kv_offload_damage(kv_offload *offload, uint32_t slot);
 
 #endif
