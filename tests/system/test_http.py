@@ -441,4 +441,4 @@ def test_a_body_over_the_limit_is_413(serve):
     reply = serve.post("/tokenize", json={"prompt": "x" * (5 << 20)})
     assert reply.status_code == 413
     form = serve.post("/v1/completions", data={"prompt": "x"})
-    assert form.status_code == 400 and "application/json" in form.json()["error"]["message"]
+    assert form.status_code == 415 and "application/json" in form.json()["error"]["message"]

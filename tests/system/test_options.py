@@ -59,7 +59,8 @@ TEXTS = {
     "TROUPE_TLS_KEY": ("gateway", "/no/key", GATEWAY, "--tls-cert"),
 }
 # Any text is well; others see to them.
-FREE = {"TROUPE_ONCE", "TROUPE_SYSTEM", "TROUPE_SERVED_MODEL_NAME", "TROUPE_WEIGHT_CACHE"}
+FREE = {"TROUPE_ONCE", "TROUPE_SYSTEM", "TROUPE_SERVED_MODEL_NAME", "TROUPE_WEIGHT_CACHE",
+        "TROUPE_KV_BIND", "TROUPE_KV_OFFLOAD_DIR"}
 
 
 def test_every_text_is_read_from_its_environment_variable():

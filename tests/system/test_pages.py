@@ -102,7 +102,9 @@ def test_the_status_shows_the_executor_and_what_changes(serve, browser, width):
     )
     messages = [{"role": "user", "content": "Count from one to a thousand."}]
     client = serve.client()
-    stream = client.chat.completions.create(model="demo", messages=messages, stream=True, max_tokens=1900)
+    stream = client.chat.completions.create(
+        model="demo", messages=messages, stream=True, max_tokens=1900, extra_body={"ignore_eos": True}
+    )
     taken = iter(stream)
     next(taken)
     page.wait("seen.running === 1 && seen.streams === 1 && seen.rate > 0 && seen.points > 1")

@@ -151,14 +151,11 @@ def test_a_faulty_schema_is_named(copy, what, name, old, new, words):
     assert done.returncode != 0 and words in done.stderr, done.stderr
 
 
-LAST_OF_HEARTBEAT = (
-        '      3: {name: capacity, type: u32, default: 1, doc: "of a scheduler: executors that it holds; '
-        'who chooses among nodes gives each its share"}\n'
-)
+LAST_OF_HEARTBEAT = '      4: {name: draining, type: bool, doc: "it finishes what it has, and leaves"}\n'
 
 
 def test_a_field_may_be_added_and_one_may_be_retired(copy):
-    mood = "      4: {name: mood, type: str, max_bytes: 16}\n    retired: {3: capacity}\n"
+    mood = "      5: {name: mood, type: str, max_bytes: 16}\n    retired: {4: draining}\n"
     edit(copy, "node.yaml", LAST_OF_HEARTBEAT, mood)
     assert "stale" in codegen(copy, "--check").stderr
     assert codegen(copy).returncode == 0
@@ -178,14 +175,14 @@ def test_limits_may_grow_and_roles_be_added(copy):
 
 
 def test_a_retired_number_never_comes_back(copy):
-    edit(copy, "node.yaml", LAST_OF_HEARTBEAT, "    retired: {3: capacity}\n")
+    edit(copy, "node.yaml", LAST_OF_HEARTBEAT, "    retired: {4: draining}\n")
     assert codegen(copy).returncode == 0
-    edit(copy, "node.yaml", "    retired: {3: capacity}\n", "")
+    edit(copy, "node.yaml", "    retired: {4: draining}\n", "")
     assert codegen(copy).returncode == 0, "whoever forgets the line changes nothing"
-    last = '2: {name: load, type: u32, doc: "requests in hand"}\n'
-    edit(copy, "node.yaml", last, last + "      3: {name: mood, type: u32}\n")
+    last = '3: {name: capacity, type: u32, default: 1, doc: "of a scheduler: executors that it holds; who chooses among nodes gives each its share"}\n'
+    edit(copy, "node.yaml", last, last + "      4: {name: mood, type: u32}\n")
     done = codegen(copy, "--check")
-    assert done.returncode != 0 and "node.heartbeat field 3: the number was retired" in done.stderr, done.stderr
+    assert done.returncode != 0 and "node.heartbeat field 4: the number was retired" in done.stderr, done.stderr
 
 
 

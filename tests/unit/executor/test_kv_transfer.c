@@ -86,10 +86,10 @@ static void on_fetch(void *self, const message *m)
     actor_grant(p->actor, m->from, 1);
 }
 
-static const actor_route scheduler_routes[]  = {{MSG_EXECUTOR_READY, on_ready},  {MSG_EXECUTOR_LEAVE, actor_ignore},
-                                                {MSG_STEP_RESULT, on_result},    {MSG_KV_LOADED, on_loaded},
-                                                {MSG_GEN_REQUEST, actor_ignore}, {MSG_GEN_CANCEL, actor_ignore},
-                                                {MSG_GEN_FIND, actor_ignore},    {MSG_DRAFT_REPLY, actor_ignore}};
+static const actor_route scheduler_routes[] = {
+    {MSG_EXECUTOR_READY, on_ready}, {MSG_EXECUTOR_LEAVE, actor_ignore}, {MSG_STEP_RESULT, on_result},
+    {MSG_KV_LOADED, on_loaded},     {MSG_GEN_REQUEST, actor_ignore},    {MSG_GEN_CANCEL, actor_ignore},
+    {MSG_GEN_FIND, actor_ignore},   {MSG_DRAFT_REPLY, actor_ignore},    {MSG_STATUS_GET, actor_ignore}};
 static const actor_route executor_routes[]   = {{MSG_EXECUTOR_RESET, actor_ignore},
                                                 {MSG_STEP_PLAN, actor_ignore},
                                                 {MSG_KV_LOAD, actor_ignore},
