@@ -179,11 +179,13 @@ def test_a_retired_number_never_comes_back(copy):
     assert codegen(copy).returncode == 0
     edit(copy, "node.yaml", "    retired: {4: draining}\n", "")
     assert codegen(copy).returncode == 0, "whoever forgets the line changes nothing"
-    last = '3: {name: capacity, type: u32, default: 1, doc: "of a scheduler: executors that it holds; who chooses among nodes gives each its share"}\n'
+    last = (
+        '3: {name: capacity, type: u32, default: 1, doc: "of a scheduler: executors that it holds; '
+        'who chooses among nodes gives each its share"}\n'
+    )
     edit(copy, "node.yaml", last, last + "      4: {name: mood, type: u32}\n")
     done = codegen(copy, "--check")
     assert done.returncode != 0 and "node.heartbeat field 4: the number was retired" in done.stderr, done.stderr
-
 
 
 # ---- Python beside C -------------------------------------------------------------------------------------------------
