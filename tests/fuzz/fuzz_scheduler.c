@@ -465,7 +465,7 @@ static void expect_nothing_left(stage *t)
     }
     for (int i = 0; i < EXECUTORS; i++)
         end_loads(t, EXECUTOR + i, true);
-    run_ms(t, 100);
+    fuzz_run_ms(t->sim, 100);
     assert(s->n_requests == 0 && s->n_waiting == 0 && s->n_waiting_tokens == 0);
     for (const executor_link *x = s->executors; x; x = x->next)
         assert(x->n_running == 0 && kv_pool_n_available(x->pool) == kv_pool_n_blocks(x->pool));
