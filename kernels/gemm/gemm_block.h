@@ -191,6 +191,34 @@ LANES void store_rows(const gemm_job *job, uint32_t output, uint32_t token, uint
     }
 }
 
+/* ---- groups by panels -------------------------------------------------------------------------------------------- */
+
+/* Blocks [block, block + n_blocks) of a group, unpacked in `panel`, by the tokens [first, end): added to `sums`. */
+typedef void multiply_panel_function(const gemm_job *job, kern_dtype dtype, const unsigned char *panel, uint32_t block,
+                                     uint32_t n_blocks, uint32_t first, uint32_t end, float *sums);
+
+/* A group of 16 rows by the tokens [first, end), at most GEMM_SLICE_TOKENS; `panel` has room for panel_blocks. */
+LANES void group_by_panels(const gemm_job *job, uint32_t output, uint32_t group, uint32_t first, uint32_t end,
+                           unpack_panel_function *const *unpack, multiply_panel_function *multiply,
+                           uint32_t panel_blocks, unsigned char *panel)
+{
+    const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
+    const unsigned char *super  = weight->data + weight->group_bytes * group;
+    uint32_t             row = group * WEIGHT_GROUP, n_rows = weight->n_rows - row, n_blocks = job->n_cols / KERN_BLOCK;
+    _Alignas(64) float   sums[GEMM_SLICE_TOKENS * WEIGHT_GROUP];
+    memset(sums, 0, sizeof sums);
+    for (uint32_t block = 0; block < n_blocks; block += panel_blocks) {
+        uint32_t n = n_blocks - block < panel_blocks ? n_blocks - block : panel_blocks;
+        unpack[weight->dtype](super, n, panel);
+        super += (size_t)n / weight_blocks_a_super(weight->dtype) * weight_super_bytes(weight->dtype);
+        multiply(job, weight->dtype, panel, block, n, first, end, sums);
+    }
+    for (uint32_t token = first; token < end; token++) {
+        store_rows(job, output, token, row, n_rows < WEIGHT_GROUP ? n_rows : WEIGHT_GROUP,
+                   f32x16_load(sums + (size_t)(token - first) * WEIGHT_GROUP));
+    }
+}
+
 /* ---- float weights ----------------------------------------------------------------------------------------------- */
 
 LANES f32x16 load_weights(kern_dtype dtype, const unsigned char *row, uint32_t c)

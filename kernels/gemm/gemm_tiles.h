@@ -177,7 +177,6 @@ static __attribute__((noinline)) void multiply_panel_by(const tiled_product *p, 
 
 /* ---- slices ------------------------------------------------------------------------------------------------------ */
 
-/* Blocks [block, block + n_blocks) of a group, unpacked in `panel`, by the tokens [first, end). */
 static void tiled_panel(const gemm_job *job, kern_dtype dtype, const unsigned char *panel, uint32_t block,
                         uint32_t n_blocks, uint32_t first, uint32_t end, float *sums)
 {
@@ -201,27 +200,12 @@ static void tiled_panel(const gemm_job *job, kern_dtype dtype, const unsigned ch
     }
 }
 
-/* A group of 16 rows by the tokens [first, end), at most GEMM_SLICE_TOKENS. */
 static void tiled_group(const gemm_job *job, uint32_t output, uint32_t group, uint32_t first, uint32_t end)
 {
     static unpack_panel_function *const unpack[KERN_N_DTYPES] = {EACH_QUANTIZED(UNPACK_PANEL_ENTRY)};
 
-    const cpu_weight    *weight = (const cpu_weight *)job->args->outputs[output].weight;
-    const unsigned char *super  = weight->data + weight->group_bytes * group;
-    uint32_t             row = group * WEIGHT_GROUP, n_rows = weight->n_rows - row, n_blocks = job->n_cols / KERN_BLOCK;
     _Alignas(64) unsigned char panel[PANEL_BYTES];
-    _Alignas(64) float         sums[GEMM_SLICE_TOKENS * WEIGHT_GROUP];
-    memset(sums, 0, sizeof sums);
-    for (uint32_t block = 0; block < n_blocks; block += PANEL_BLOCKS) {
-        uint32_t n = n_blocks - block < PANEL_BLOCKS ? n_blocks - block : PANEL_BLOCKS;
-        unpack[weight->dtype](super, n, panel);
-        super += (size_t)n / weight_blocks_a_super(weight->dtype) * weight_super_bytes(weight->dtype);
-        tiled_panel(job, weight->dtype, panel, block, n, first, end, sums);
-    }
-    for (uint32_t token = first; token < end; token++) {
-        store_rows(job, output, token, row, n_rows < WEIGHT_GROUP ? n_rows : WEIGHT_GROUP,
-                   f32x16_load(sums + (size_t)(token - first) * WEIGHT_GROUP));
-    }
+    group_by_panels(job, output, group, first, end, unpack, tiled_panel, PANEL_BLOCKS, panel);
 }
 
 static void tiled_slice(void *argument, uint32_t slice, uint32_t worker)

@@ -32,9 +32,10 @@ typedef struct {
     char      why[ERROR_TEXT_BYTES];
 } load;
 
+enum { COPY_FREE, COPY_WAITING, COPY_DONE }; /* the actor's, the compute thread's, the actor's again */
+
 /* Blocks to be read from the cache into `bytes`, or written from there. The state says whose it is. */
 typedef struct {
-    enum { COPY_FREE, COPY_WAITING, COPY_DONE } state_when_alone; /* names the values of `state` */
     atomic_int state;
     peer      *other; /* who asked, or who sent; NULL: it left */
     load      *load;  /* of a write */

@@ -1,14 +1,10 @@
 #include "services/gateway/openapi.h"
 
-extern const char openapi_first[], openapi_end[];
+#include "base/embed.h"
 
-__asm__(".pushsection .rodata\n"
-        "openapi_first:\n"
-        ".incbin \"" OPENAPI_FILE "\"\n"
-        "openapi_end:\n"
-        ".popsection\n");
+EMBED_FILE(openapi, OPENAPI_FILE);
 
 span openapi_document(void)
 {
-    return (span){openapi_first, (size_t)(openapi_end - openapi_first)};
+    return EMBEDDED(openapi);
 }

@@ -1,23 +1,19 @@
 /* See pages.h. */
 #include "services/gateway/pages.h"
 
+#include "base/embed.h"
 #include "base/hash.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
-/* The bytes of a file, put here by the assembler. */
-#define EMBED(name, file)                                                                                              \
-    __asm__(".section .rodata\n" #name "_first:\n.incbin \"" PAGES_DIR "/" file "\"\n" #name "_end:\n.previous\n");    \
-    extern const char name##_first[], name##_end[]
-
-EMBED(page_chat_html, "chat.html");
-EMBED(page_chat_js, "chat.js");
-EMBED(page_icon_svg, "icon.svg");
-EMBED(page_pages_css, "pages.css");
-EMBED(page_server_js, "server.js");
-EMBED(page_status_html, "status.html");
-EMBED(page_status_js, "status.js");
+EMBED_FILE(page_chat_html, PAGES_DIR "/chat.html");
+EMBED_FILE(page_chat_js, PAGES_DIR "/chat.js");
+EMBED_FILE(page_icon_svg, PAGES_DIR "/icon.svg");
+EMBED_FILE(page_pages_css, PAGES_DIR "/pages.css");
+EMBED_FILE(page_server_js, PAGES_DIR "/server.js");
+EMBED_FILE(page_status_html, PAGES_DIR "/status.html");
+EMBED_FILE(page_status_js, PAGES_DIR "/status.js");
 
 static const struct {
     const char *path, *content_type, *first, *end;

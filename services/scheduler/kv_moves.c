@@ -51,11 +51,6 @@ void kv_moves_register_metrics(scheduler *s)
 
 /* ---- what is cheaper ---- */
 
-static double smoothed(double before, double now)
-{
-    return before > 0 ? 0.75 * before + 0.25 * now : now;
-}
-
 void kv_moves_measure(executor_link *x, const planned_step *p, uint32_t elapsed_us)
 {
     uint32_t n_rows = 0;
@@ -297,7 +292,8 @@ static void hand_over(scheduler *s, sequence *q, executor_link *target)
 void kv_moves_hand_over(scheduler *s)
 {
     for (executor_link *x = s->executors; x; x = x->next) {
-        for (sequence *q = x->running_first, *next; q; q = next) {
+        sequence *first = x->about.serves == EXECUTOR_ROLE_PREFILL ? x->running_first : NULL;
+        for (sequence *q = first, *next; q; q = next) {
             next = q->next;
             executor_link *target =
                 q->n_in_flight == 0 && q->n_pending == 0 && has_prompt(q) ? find_target(s, q) : NULL;

@@ -5,14 +5,15 @@
  * written to it before that plan runs, because plans run in order. So its save travels in this very plan, and an
  * executor saves before it does anything else. It loads next, and a sequence is planned only after a result has said
  * that its loads are done; until then the load keeps a reference to its block and a pin on its slot, so that neither
- * becomes another's while the executor may still write or read it. When a plan is lost on its way, its saves never
- * happened: the stamp that travels with saves and loads tells, and the load is a miss. */
+ * becomes another's while the executor may still write or read it. A block that another executor's will fill
+ * (kv_moves.c) may be written before the plan: its save is dropped (offload_drop_saves). When a plan is lost on its
+ * way, its saves never happened: the stamp that travels with saves and loads tells, and the load is a miss. */
 #include "scheduler/state.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
-enum { OFFLOAD_SAVES_MAX = 16384, OFFLOAD_LOADS_MAX = 1024, MEASURED_ROWS_MIN = 32 };
+enum { OFFLOAD_SAVES_MAX = 16384, OFFLOAD_LOADS_MAX = 1024 };
 
 /* ---- saving ---- */
 
@@ -70,11 +71,11 @@ void offload_drop_saves(executor_link *x, const uint32_t *blocks, uint32_t n)
 /* ---- loading ---- */
 
 /* What was measured as too dear is tried again after a while. */
-static bool is_cheaper(offload_tier *t)
+static bool is_cheaper(executor_link *x)
 {
-    if (t->load_us <= t->prefill_us || t->load_us == 0 || t->prefill_us == 0)
+    if (x->offload.load_us * x->prefill_tokens_per_s <= KV_BLOCK_TOKENS * 1e6)
         return true;
-    t->load_us *= 0.98;
+    x->offload.load_us *= 0.98;
     return false;
 }
 
@@ -90,7 +91,7 @@ void offload_load_prefix(scheduler *s, sequence *q)
     while (q->n_blocks < n_full && t->n_loads < OFFLOAD_LOADS_MAX) {
         hash          = kv_hash_block(s->key, hash, q->tokens + q->n_blocks * KV_BLOCK_TOKENS);
         uint32_t slot = kv_offload_index_find(t->index, hash);
-        if (slot == KV_NO_SLOT || (q->n_loading == 0 && !is_cheaper(t)))
+        if (slot == KV_NO_SLOT || (q->n_loading == 0 && !is_cheaper(x)))
             return;
         kv_offload_index_pin(t->index, slot); /* before a block is taken: what that evicts wants a slot */
         if (!kv_pool_take(x->pool, 1, &q->blocks[q->n_blocks])) {
@@ -199,29 +200,14 @@ const char *offload_find_fault(const executor_link *x, const step_result *result
     return NULL;
 }
 
-static double average(double before, double now)
-{
-    return before == 0 ? now : 0.8 * before + 0.2 * now;
-}
-
-static void measure(offload_tier *t, const planned_step *p, const step_result *result)
-{
-    uint32_t n_rows = 0;
-    for (uint32_t i = 0; i < p->n_entries; i++)
-        n_rows += p->entries[i].n_rows;
-    if (n_rows >= MEASURED_ROWS_MIN)
-        t->prefill_us = average(t->prefill_us, (double)result->elapsed_us * KV_BLOCK_TOKENS / n_rows);
-    if (result->n_loaded > 0)
-        t->load_us = average(t->load_us, (double)result->load_us / result->n_loaded);
-}
-
 void offload_apply(scheduler *s, executor_link *x, const planned_step *p, const step_result *result)
 {
     offload_tier *t = &x->offload;
     uint32_t      at;
     if (!t->index)
         return;
-    measure(t, p, result);
+    if (result->n_loaded > 0)
+        t->load_us = smoothed(t->load_us, (double)result->load_us / result->n_loaded);
     for (uint32_t i = 0; i < result->n_loaded; i++)
         if ((at = find_load(t, result->loaded[i])) < OFFLOAD_LOADS_MAX)
             finish_load(s, x, at, true);

@@ -148,7 +148,7 @@ typedef struct {
     kv_offload_move  *moves; /* loads of the plan being sent */
     block_load       *loads; /* under way; room for OFFLOAD_LOADS_MAX, as moves */
     uint32_t          n_saves, n_loads;
-    double            load_us, prefill_us; /* of a block, as measured lately; 0: not yet */
+    double            load_us; /* of a block, as measured lately; 0: not yet */
 } offload_tier;
 
 struct executor_link {
@@ -185,6 +185,12 @@ typedef struct {
     uint32_t n;
     int64_t  rest_until_ns;
 } executor_fault;
+
+/* What is measured again and again; before 0: it was not yet. */
+static inline double smoothed(double before, double now)
+{
+    return before > 0 ? 0.75 * before + 0.25 * now : now;
+}
 
 struct scheduler {
     actor                   *actor;

@@ -36,10 +36,7 @@ static actor *join(stage *t)
 static bool is_connected(void *arg)
 {
     stage *t = arg;
-    for (int i = 0; i < SCHEDULERS; i++)
-        if (!fuzz_know_each_other(t->schedulers[i], t->drafter))
-            return false;
-    return true;
+    return fuzz_all_know_each_other(t->schedulers, SCHEDULERS, t->drafter);
 }
 
 static void start(stage *t)
@@ -72,8 +69,9 @@ static void act_request(stage *t, actor *from)
     t->n_asked += to && actor_send(from, to, MSG_DRAFT_REQUEST, body, &about, NULL);
 }
 
-static void act(stage *t)
+static void act(void *arg)
 {
+    stage   *t    = arg;
     uint8_t  what = take(&t->in);
     actor  **from = &t->schedulers[what / 8 % SCHEDULERS];
     envelope about;
@@ -99,17 +97,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     stage t = {.in = {data, size}};
     start(&t);
-    for (int i = 0; i < ACTS_MAX && t.in.size > 0; i++) {
-        arena_reset(t.memory);
-        act(&t);
-        fuzz_run_ms(t.sim, TURN_MS);
-    }
+    fuzz_act(t.sim, t.memory, &t.in, ACTS_MAX, TURN_MS, act, &t);
     assert(simulation_run_until(t.sim, is_connected, &t, 30 * NS_PER_S));
     fuzz_run_ms(t.sim, 1000);
     assert(t.n_answered == t.n_asked);
     for (int i = 0; i < SCHEDULERS; i++)
         assert(actor_find_peer(t.schedulers[i], span_of(actor_name(t.drafter)))->credits == PLAYER_CREDITS);
-    simulation_free(&t.sim);
-    arena_free(&t.memory);
+    fuzz_close(&t.sim, &t.memory);
     return 0;
 }

@@ -61,10 +61,7 @@ static void say(stage *t, player_id who, uint16_t type, const void *body, const 
 static bool is_connected(void *arg)
 {
     stage *t = arg;
-    for (int i = 0; i < N_PLAYERS; i++)
-        if (!fuzz_know_each_other(t->players[i], t->gateway))
-            return false;
-    return true;
+    return fuzz_all_know_each_other(t->players, N_PLAYERS, t->gateway);
 }
 
 static void start(stage *t)
@@ -206,8 +203,9 @@ static void act_leave(stage *t)
     fuzz_run_ms(t->sim, take(&t->in) * 20);
 }
 
-static void act(stage *t)
+static void act(void *arg)
 {
+    stage *t = arg;
     switch (take(&t->in) % 8) {
     case 0:
         act_bus(t);
@@ -251,13 +249,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     stage t = {.in = {data, size}};
     start(&t);
-    for (int i = 0; i < ACTS_MAX && t.in.size > 0; i++) {
-        arena_reset(t.memory);
-        act(&t);
-        fuzz_run_ms(t.sim, TURN_MS);
-    }
+    fuzz_act(t.sim, t.memory, &t.in, ACTS_MAX, TURN_MS, act, &t);
     expect_nothing_left(&t);
-    simulation_free(&t.sim);
-    arena_free(&t.memory);
+    fuzz_close(&t.sim, &t.memory);
     return 0;
 }

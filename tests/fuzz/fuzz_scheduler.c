@@ -386,8 +386,9 @@ static void act_leave(stage *t)
     fuzz_run_ms(t->sim, take(&t->in) * 16);
 }
 
-static void act(stage *t)
+static void act(void *arg)
 {
+    stage *t = arg;
     switch (take(&t->in) % 8) {
     case 0:
     case 1:
@@ -475,13 +476,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     stage t = {.in = {data, size}};
     start(&t);
-    for (int i = 0; i < ACTS_MAX && t.in.size > 0; i++) {
-        arena_reset(t.memory);
-        act(&t);
-        fuzz_run_ms(t.sim, TURN_MS);
-    }
+    fuzz_act(t.sim, t.memory, &t.in, ACTS_MAX, TURN_MS, act, &t);
     expect_nothing_left(&t);
-    simulation_free(&t.sim);
-    arena_free(&t.memory);
+    fuzz_close(&t.sim, &t.memory);
     return 0;
 }

@@ -185,8 +185,9 @@ static void act_scheduler(stage *t)
     }
 }
 
-static void act(stage *t)
+static void act(void *arg)
 {
+    stage *t = arg;
     switch (take(&t->in) % 8) {
     case 0:
         act_convert(t, MSG_TEXT_ENCODE);
@@ -218,15 +219,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     stage t = {.in = {data, size}};
     start(&t);
-    for (int i = 0; i < ACTS_MAX && t.in.size > 0; i++) {
-        arena_reset(t.memory);
-        act(&t);
-        fuzz_run_ms(t.sim, TURN_MS);
-    }
+    fuzz_act(t.sim, t.memory, &t.in, ACTS_MAX, TURN_MS, act, &t);
     assert(simulation_run_until(t.sim, is_connected, &t, 30 * NS_PER_S));
     fuzz_run_ms(t.sim, 1000);
     expect_an_end_for_each(&t);
-    simulation_free(&t.sim);
-    arena_free(&t.memory);
+    fuzz_close(&t.sim, &t.memory);
     return 0;
 }

@@ -96,6 +96,31 @@ static inline bool fuzz_know_each_other(const actor *a, const actor *b)
     return actor_find_peer(a, span_of(actor_name(b))) && actor_find_peer(b, span_of(actor_name(a)));
 }
 
+static inline bool fuzz_all_know_each_other(actor *const *players, int n, const actor *service)
+{
+    for (int i = 0; i < n; i++)
+        if (!fuzz_know_each_other(players[i], service))
+            return false;
+    return true;
+}
+
+/* Acts as long as there is input, `n_max` times at most, and lets `turn_ms` pass after each. */
+static inline void fuzz_act(simulation *sim, arena *memory, const fuzz_input *in, int n_max, int64_t turn_ms,
+                            void (*act)(void *stage), void *stage)
+{
+    for (int i = 0; i < n_max && in->size > 0; i++) {
+        arena_reset(memory);
+        act(stage);
+        fuzz_run_ms(sim, turn_ms);
+    }
+}
+
+static inline void fuzz_close(simulation **sim, arena **memory)
+{
+    simulation_free(sim);
+    arena_free(memory);
+}
+
 /* One of a few ids, 0: no request at all; and one of a few attempts. */
 static inline envelope fuzz_about(fuzz_input *in, uint32_t n_ids, uint32_t n_attempts)
 {

@@ -46,6 +46,8 @@ TEXTS = {
     "TROUPE_FRONT_RULES": ("gateway", "/no/rules", GATEWAY, "/no/rules"),
     "TROUPE_GATEWAY": ("tokenizer", "smoke://gateway", {**MODEL, "TROUPE_GATEWAY": ""}, "smoke://gateway"),
     "TROUPE_HOST": ("gateway", "256.0.0.2", GATEWAY, "256.0.0.2"),
+    "TROUPE_KV_BIND": ("executor", "smoke://kv", MODEL, "smoke://kv"),
+    "TROUPE_KV_OFFLOAD_DIR": ("executor", "/no/folder", {**MODEL, "TROUPE_KV_OFFLOAD_DISK": "64M"}, "/no/folder"),
     "TROUPE_LOG_LEVEL": ("scheduler", "loud", KEY, "--log-level loud"),
     "TROUPE_LOG_LEVEL_FILE": ("scheduler", "/no/level", KEY, "/no/level"),
     "TROUPE_MODEL": ("executor", "/no/model", {**MODEL, "TROUPE_MODEL": ""}, "/no/model"),
@@ -59,8 +61,7 @@ TEXTS = {
     "TROUPE_TLS_KEY": ("gateway", "/no/key", GATEWAY, "--tls-cert"),
 }
 # Any text is well; others see to them.
-FREE = {"TROUPE_ONCE", "TROUPE_SYSTEM", "TROUPE_SERVED_MODEL_NAME", "TROUPE_WEIGHT_CACHE",
-        "TROUPE_KV_BIND", "TROUPE_KV_OFFLOAD_DIR"}
+FREE = {"TROUPE_ONCE", "TROUPE_SYSTEM", "TROUPE_SERVED_MODEL_NAME", "TROUPE_WEIGHT_CACHE"}
 
 
 def test_every_text_is_read_from_its_environment_variable():
